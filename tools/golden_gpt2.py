@@ -7,12 +7,12 @@
 Two runs write the same file. It holds the weights, ten fixed batches (B, T) of inputs and targets, and
   logits, loss, gradients   of the first batch, before any training; the loss is the mean over the B * T targets
   adamw.losses              the ten losses while training one AdamW step on each batch (losses[0] is the loss above)
-all with the tanh form of GELU, which is GPT-2's:  x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))); and under "gelu_erf" the
-logits, loss and losses of the same weights with the exact form,  x/2 (1 + erf(x / sqrt(2))).
+all with the tanh form of GELU, which is GPT-2's:  x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))); and under "gelu_erf"
+the logits, loss and losses of the same weights with the exact form,  x/2 (1 + erf(x / sqrt(2))).
 
-Weights of linear layers are [out, in]. The rows of attention.qkv are q, k and v of C rows each, head h beginning at h * C/H
-in each of them. The head is the token embedding (tied, without bias). Gradients of the token embedding are the sum of both
-uses. Keys' biases have a gradient of zero: softmax does not change when the same number is added to every score.
+Weights of linear layers are [out, in]. The rows of attention.qkv are q, k and v of C rows each, head h beginning at
+h * C/H in each of them. The head is the token embedding (tied, without bias), whose gradient is the sum of both uses.
+Keys' biases have a gradient of zero: softmax does not change when the same number is added to every score.
 """
 import copy
 import os

@@ -1,8 +1,8 @@
 """Writes golden files: JSON that a person can read and a diff can show, one row of a tensor per line.
 
-A tensor is {"shape": [...], "values": [...]}, values in row-major order with 12 significant digits, enough for the checks
-in double. Numbers that JSON can't hold are the texts "inf", "-inf" and "nan". Magnitudes below 1e-14 are written as 0: they
-are rounding noise of a zero, and would differ from one machine to the next.
+A tensor is {"shape": [...], "values": [...]}, values in row-major order with 12 significant digits, enough for the
+checks in double. Numbers that JSON can't hold are the texts "inf", "-inf" and "nan". Magnitudes below 1e-14 are written
+as 0: they are rounding noise of a zero, and would differ from one machine to the next.
 """
 import math
 
@@ -27,7 +27,7 @@ def tensor(t, indent):
 
 
 def text(value, indent=0):
-    """JSON of nested dicts and lists of numbers, strings and tensors. Lists without tensors or dicts stay on one line."""
+    """JSON of nested dicts and lists of numbers, strings and tensors; lists without tensors or dicts on one line."""
     pad, end = "\n" + "  " * (indent + 1), "\n" + "  " * indent
     if isinstance(value, torch.Tensor):
         return tensor(value, indent)
@@ -48,4 +48,4 @@ def write(path, value):
 
 def normal(*shape, deviation=1.0):
     """Normal numbers rounded to four decimals, so that what is written is exactly what was computed with."""
-    return (torch.randn(*shape, dtype=torch.float64) * deviation * 1e4).round() / 1e4
+    return (torch.randn(shape, dtype=torch.float64) * deviation * 1e4).round() / 1e4
