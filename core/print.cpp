@@ -75,5 +75,6 @@ std::string to_string(const Tensor& x) {
 }  // namespace rapt::inline RAPT_ABI
 
 fmt::appender fmt::formatter<rapt::Tensor>::format(const rapt::Tensor& tensor, fmt::format_context& ctx) const {
-  return fmt::format_to(ctx.out(), "{}", rapt::to_string(tensor));
+  std::string text = rapt::to_string(tensor);
+  return std::copy(text.begin(), text.end(), ctx.out());
 }

@@ -51,12 +51,15 @@ Shape broadcast(const char* op, const Shape& a, const Shape& b) {
   return out;
 }
 
-std::string to_string(const Shape& shape) { return fmt::format("{}", shape); }
+std::string to_string(const Shape& shape) {
+  std::string out = "(";
+  for (int i = 0; i < shape.rank; ++i) out += fmt::format("{}{}", i ? ", " : "", shape.sizes[i]);
+  return out + (shape.rank == 1 ? ",)" : ")");
+}
 
 }  // namespace rapt::inline RAPT_ABI
 
 fmt::appender fmt::formatter<rapt::Shape>::format(const rapt::Shape& shape, fmt::format_context& ctx) const {
-  auto out = fmt::format_to(ctx.out(), "(");
-  for (int i = 0; i < shape.rank; ++i) out = fmt::format_to(out, "{}{}", i ? ", " : "", shape.sizes[i]);
-  return fmt::format_to(out, "{}", shape.rank == 1 ? ",)" : ")");
+  std::string text = rapt::to_string(shape);
+  return std::copy(text.begin(), text.end(), ctx.out());
 }

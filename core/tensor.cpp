@@ -36,9 +36,9 @@ Shape broadcast_strides(const Tensor& x, const Shape& shape) {
 }
 
 bool Tensor::contiguous() const {
+  if (numel() == 0) return true;
   int64_t step = 1;
   for (int i = rank() - 1; i >= 0; --i) {
-    if (shape.sizes[i] == 0) return true;
     if (shape.sizes[i] == 1) continue;
     if (strides.sizes[i] != step) return false;
     step *= shape.sizes[i];

@@ -12,8 +12,8 @@ struct Tokens {
   std::vector<int32_t> ids;
 
   Tokens() = default;
-  Tokens(const Shape& shape, std::vector<int32_t> ids) : shape(shape), ids(std::move(ids)) {
-    check(int64_t(this->ids.size()) == shape.numel(), "tokens: {} values for the shape {}", this->ids.size(), shape);
+  Tokens(const Shape& dims, std::vector<int32_t> values) : shape(dims), ids(std::move(values)) {
+    check(int64_t(ids.size()) == shape.numel(), "tokens: {} values for the shape {}", ids.size(), shape);
   }
   int64_t numel() const { return int64_t(ids.size()); }
 };

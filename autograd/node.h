@@ -1,0 +1,88 @@
+#pragma once
+#include <functional>
+#include <memory>
+#include <vector>
+
+#include "../core/tensor.h"
+#include "where.h"
+
+namespace rapt::inline RAPT_ABI {
+
+/// Changes a gradient as it passes (return it, or another tensor of its shape) or only looks at it.
+using GradientHook = std::function<Tensor(const Tensor& gradient)>;
+
+/// One recorded operation, or a leaf. Every node has one output.
+struct Node {
+  const uint64_t sequence;                    ///< creation order, which is a topological order
+  std::vector<std::shared_ptr<Node>> inputs;  ///< null where no gradient is wanted
+  Tensor gradient;                            ///< of leaves, and where retain_gradient asked for it
+  Tensor incoming;                            ///< the sum that consumers add to while a backward pass runs
+  Shape shape;                                ///< of the output
+  Where where;                                ///< the line that made it
+  ModulePath module;                          ///< and the module it was made in
+  std::vector<std::pair<uint64_t, GradientHook>> hooks;
+  bool retain = false;    ///< keep the gradient though it is no leaf
+  bool released = false;  ///< backward has passed and what was saved is gone
+  bool queued = false;    ///< waits in the running backward pass
+
+  Node();
+  virtual ~Node();
+  Node(const Node&) = delete;
+  Node& operator=(const Node&) = delete;
+
+  bool is_leaf() const { return leaf_; }
+  virtual const char* name() const { return "leaf"; }
+  /// The gradients of the inputs; one may be empty where its input wants none.
+  virtual std::vector<Tensor> backward(const Tensor& dy);
+  /// Lets go of saved tensors and of the inputs.
+  virtual void release();
+  /// "softmax (model.cpp:12, in blocks.3.attention)"
+  std::string describe() const;
+
+ protected:
+  bool leaf_ = true;
+  void unlink();
+};
+
+/// Makes `x` a leaf: backward leaves d loss / d x in it. Returns x.
+Tensor requires_grad(Tensor x);
+/// The gradient that backward left in a leaf or a retained tensor; empty when there is none.
+/// Throws when the tensor takes no part in any graph.
+const Tensor& gradient(const Tensor& x);
+void set_gradient(const Tensor& x, Tensor gradient);
+/// Keeps the gradient of an intermediate result.
+void retain_gradient(const Tensor& x);
+
+/// A registered hook; remove() takes it off. Copies are handles on the same hook.
+struct HookHandle {
+  std::weak_ptr<Node> node;
+  uint64_t id = 0;
+  void remove();
+};
+/// Calls `hook` with the gradient of x in every backward pass, once it is complete, before it goes on.
+HookHandle add_hook(const Tensor& x, GradientHook hook);
+
+/// While it lives, this thread records nothing.
+class NoGrad {
+ public:
+  NoGrad();
+  ~NoGrad();
+  NoGrad(const NoGrad&) = delete;
+  NoGrad& operator=(const NoGrad&) = delete;
+
+ private:
+  bool outer_;
+};
+bool recording();
+
+struct BackwardOptions {
+  bool create_graph = false;  ///< second-order gradients: refused, by the name of the operation
+};
+
+/// d loss / d leaf for every leaf under `loss` (one element), added to what the leaves hold. Consumes the graph.
+/// Throws for a loss of more than one element, a graph that was used already, a saved tensor that was changed.
+void backward(const Tensor& loss, BackwardOptions options = {});
+/// The same from a tensor of any shape with d loss / d y given.
+void backward(const Tensor& y, const Tensor& dy, BackwardOptions options = {});
+
+}  // namespace rapt::inline RAPT_ABI

@@ -1,0 +1,88 @@
+#pragma once
+#include <span>
+#include <utility>
+
+#include "node.h"
+
+namespace rapt::inline RAPT_ABI {
+
+/// Which inputs want a gradient; backward need not compute the others.
+struct Needs {
+  uint32_t bits = 0;
+  bool operator[](int i) const { return bits >> i & 1; }
+  bool any() const { return bits != 0; }
+};
+
+/// A tensor kept for backward. Reading it checks that nobody has written to it since.
+class Saved {
+ public:
+  Saved() = default;
+  Saved(const Tensor& x) : tensor_(x), version_(x ? x.storage->version : 0) {}
+  operator const Tensor&() const { return get(); }
+  const Tensor& get() const {
+    check(!tensor_ || tensor_.storage->version == version_,
+          "a tensor of shape {} that was saved for backward has been changed in place since", tensor_.shape);
+    return tensor_;
+  }
+  explicit operator bool() const { return bool(tensor_); }
+
+ private:
+  Tensor tensor_;
+  uint32_t version_ = 0;
+};
+
+/// The node of an operation: a plain struct with
+///   static constexpr auto name = "…";
+///   Tensor forward(std::span<const Tensor> x);              // or forward(x, Needs): to save only what backward will
+///   read std::vector<Tensor> backward(const Tensor& dy, Needs) const;
+/// `forward` sees detached tensors, so what it saves (as Saved) never holds the graph. `backward` gives one gradient
+/// for each input, in the input's shape or a shape that it broadcasts to; the engine sums it back.
+template <class Op>
+struct OpNode final : Node {
+  Op op;
+  Needs needs;
+  OpNode(Op o, Needs n) : op(std::move(o)), needs(n) { leaf_ = false; }
+  const char* name() const override { return Op::name; }
+  std::vector<Tensor> backward(const Tensor& dy) override { return std::as_const(op).backward(dy, needs); }
+  void release() override {
+    op = Op{};
+    Node::release();
+  }
+};
+
+namespace detail {
+/// The inputs without their nodes, and which of them want a gradient (none while NoGrad lives).
+Needs detach_inputs(std::span<const Tensor> inputs, std::vector<Tensor>& detached);
+void link(Node& node, std::span<const Tensor> inputs, const Shape& shape, Where where);
+[[noreturn]] void rethrow_from_module(const Error& error);
+}  // namespace detail
+
+/// Runs the operation on `inputs` and, if any of them wants a gradient, records it. The only door into the graph.
+template <class Op>
+Tensor record(Op op, std::span<const Tensor> inputs, Where where = Where::here()) {
+  std::vector<Tensor> detached;
+  Needs needs = detail::detach_inputs(inputs, detached);
+  Tensor y;
+  try {
+    if constexpr (requires { op.forward(std::span<const Tensor>(detached), needs); }) {
+      y = op.forward(std::span<const Tensor>(detached), needs);
+    } else {
+      y = op.forward(std::span<const Tensor>(detached));
+    }
+  } catch (const Error& error) {
+    detail::rethrow_from_module(error);
+  }
+  if (!needs.any()) return y;
+  detached.clear();
+  auto node = std::make_shared<OpNode<Op>>(std::move(op), needs);
+  detail::link(*node, inputs, y.shape, where);
+  y.node = std::move(node);
+  return y;
+}
+
+template <class Op>
+Tensor record(Op op, std::initializer_list<Tensor> inputs, Where where = Where::here()) {
+  return record(std::move(op), std::span<const Tensor>(inputs.begin(), inputs.size()), where);
+}
+
+}  // namespace rapt::inline RAPT_ABI

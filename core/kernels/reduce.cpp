@@ -1,0 +1,142 @@
+#include "reduce.h"
+
+#include <algorithm>
+#include <array>
+#include <bit>
+
+#include "../lanes.h"
+#include "../parallel.h"
+#include "../view.h"
+#include "elementwise.h"
+
+namespace rapt::inline RAPT_ABI::kernels {
+
+namespace {
+
+// x (rows, n) -> y (rows). A long row is cut into fixed pieces whose sums are added in order.
+void sum_rows(const Real* x, int64_t rows, int64_t n, Real* y) {
+  constexpr int64_t kPiece = 1 << 14;
+  int64_t pieces = std::max<int64_t>(1, (n + kPiece - 1) / kPiece);
+  if (pieces == 1) {
+    parallel_for(rows, std::max<int64_t>(1, kPiece / std::max<int64_t>(n, 1)), [&](int64_t begin, int64_t end) {
+      for (int64_t r = begin; r < end; ++r) {
+        const Real* p = x + r * n;
+        y[r] = lane_sum(n, [=](int64_t i) { return p[i]; });
+      }
+    });
+    return;
+  }
+  Storage partial(rows * pieces);
+  parallel_tasks(rows * pieces, [&](int64_t task) {
+    int64_t begin = task % pieces * kPiece;
+    const Real* p = x + task / pieces * n + begin;
+    partial.data[task] = lane_sum(std::min(kPiece, n - begin), [=](int64_t i) { return p[i]; });
+  });
+  for (int64_t r = 0; r < rows; ++r) {
+    const Real* p = partial.data + r * pieces;
+    y[r] = lane_sum(pieces, [=](int64_t i) { return p[i]; });
+  }
+}
+
+// x (rows, n) -> y (n): rows in fixed groups, the groups' sums added in order.
+void sum_columns(const Real* x, int64_t rows, int64_t n, Real* y) {
+  constexpr int64_t kGroup = 64;
+  int64_t groups = (rows + kGroup - 1) / kGroup;
+  Storage partial(groups * n);
+  parallel_tasks(groups, [&](int64_t g) {
+    Real* sum = partial.data + g * n;
+    std::fill(sum, sum + n, Real(0));
+    for (int64_t r = g * kGroup; r < std::min(rows, (g + 1) * kGroup); ++r) {
+      const Real* p = x + r * n;
+#pragma omp simd
+      for (int64_t i = 0; i < n; ++i) sum[i] += p[i];
+    }
+  });
+  std::fill(y, y + n, Real(0));
+  parallel_for(n, 1 << 12, [&](int64_t begin, int64_t end) {
+    for (int64_t g = 0; g < groups; ++g) {
+      const Real* p = partial.data + g * n;
+#pragma omp simd
+      for (int64_t i = begin; i < end; ++i) y[i] += p[i];
+    }
+  });
+}
+
+}  // namespace
+
+Tensor sum_dims(const Tensor& x, uint32_t dims) {
+  Shape out = x.shape;
+  std::array<int, Shape::kMaxRank> order{};
+  int outer = 0;
+  for (int pass = 0; pass < 2; ++pass) {
+    for (int d = 0; d < x.rank(); ++d) {
+      if (int(dims >> d & 1) == pass) order[outer++] = d;
+    }
+  }
+  int64_t reduced = 1;
+  for (int d = 0; d < x.rank(); ++d) {
+    if (!(dims >> d & 1)) continue;
+    reduced *= x.shape[d];
+    out[d] = 1;
+  }
+  Tensor y = empty(out);
+  if (y.numel() == 0) return y;
+  if (reduced == 0) return zeros(out);
+  bool leading = x.contiguous() && dims == (1u << std::popcount(dims)) - 1 && y.numel() > 1;
+  if (leading) {
+    sum_columns(x.data(), reduced, y.numel(), y.mutable_data());
+  } else {
+    Tensor rows = contiguous(view::permute(x, {order.data(), size_t(x.rank())}));
+    sum_rows(rows.data(), y.numel(), reduced, y.mutable_data());
+  }
+  return y;
+}
+
+bool sums_to(const Shape& from, const Shape& to) {
+  if (to.rank > from.rank) return false;
+  for (int i = 1; i <= to.rank; ++i) {
+    if (to[-i] != from[-i] && to[-i] != 1) return false;
+  }
+  return true;
+}
+
+Tensor sum_to(const Tensor& x, const Shape& shape) {
+  if (x.shape == shape) return x.detach();
+  check(sums_to(x.shape, shape), "sum_to: {} to {}", x.shape, shape);
+  uint32_t dims = 0;
+  int extra = x.rank() - shape.rank;
+  for (int d = 0; d < x.rank(); ++d) {
+    if (d < extra || (shape[d - extra] == 1 && x.shape[d] != 1)) dims |= 1u << d;
+  }
+  return view::reshape(sum_dims(x, dims), shape);
+}
+
+void add_into(Tensor& sum, const Tensor& x) {
+  check(sum.shape == x.shape && sum.contiguous(), "add_into: {} into {}", x.shape, sum.shape);
+  if (sum.numel() == 0) return;
+  auto nest = loop_nest<2>(sum.shape, {&sum, &x});
+  Real* to = sum.mutable_data();
+  const Real* from = x.data();
+  int64_t row = nest.row(), step = nest.row_stride(1);
+  auto add_row = [step](Real* a, const Real* b, int64_t n) {
+    if (step == 1) {
+#pragma omp simd
+      for (int64_t i = 0; i < n; ++i) a[i] += b[i];
+    } else {
+      for (int64_t i = 0; i < n; ++i) a[i] += b[i * step];
+    }
+  };
+  if (nest.rows() == 1) {
+    parallel_for(row, kElementwiseGrain,
+                 [&](int64_t begin, int64_t end) { add_row(to + begin, from + begin * step, end - begin); });
+  } else {
+    parallel_for(nest.rows(), std::max<int64_t>(1, kElementwiseGrain / row), [&](int64_t begin, int64_t end) {
+      for (int64_t r = begin; r < end; ++r) {
+        auto at = nest.row_offsets(r);
+        add_row(to + at[0], from + at[1], row);
+      }
+    });
+  }
+}
+
+}  // namespace rapt::inline RAPT_ABI::kernels
