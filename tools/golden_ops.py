@@ -41,7 +41,8 @@ def activations():
     x = torch.cat([normal(9), torch.tensor([0.0, -0.0001, 6.5, -6.5, 30.0, -30.0])])  # the tails matter as well
     for name, f in {
         "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"), "gelu_erf": F.gelu, "silu": F.silu,
-        "sigmoid": torch.sigmoid, "tanh": torch.tanh, "softplus": F.softplus, "elu": F.elu, "mish": F.mish, "log_sigmoid": F.logsigmoid,
+        "sigmoid": torch.sigmoid, "tanh": torch.tanh, "softplus": F.softplus, "elu": F.elu, "mish": F.mish,
+        "log_sigmoid": F.logsigmoid,
         "erf": torch.erf, "relu_squared": lambda x: F.relu(x) ** 2,
     }.items():
         case(name, "with both tails", f, {"x": x})
