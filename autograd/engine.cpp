@@ -41,7 +41,10 @@ void keep(Node& node, const Tensor& g) {
     dy = changed.detach();
   }
   if (node.is_leaf() || node.retain) keep(node, dy);
-  if (node.is_leaf()) return {};
+  if (node.is_leaf()) {
+    node.received();
+    return {};
+  }
   try {
     return node.backward(dy);
   } catch (const Error& error) {

@@ -36,6 +36,8 @@ struct Node {
   virtual std::vector<Tensor> backward(const Tensor& dy);
   /// Lets go of saved tensors and of the inputs.
   virtual void release();
+  /// Called when the gradient of a leaf has been added to.
+  virtual void received() {}
   /// "softmax (model.cpp:12, in blocks.3.attention)"
   std::string describe() const;
 
