@@ -82,9 +82,9 @@ void load_parameters(std::span<const NamedTensor> parameters, std::span<const Na
       problems += fmt::format("\n  misshapen: {} is {} instead of {}", p.name, found->second->shape, p.tensor.shape);
     }
   }
-  for (const auto& [name, tensor] : given) {
-    bool known = std::ranges::any_of(parameters, [&](const NamedTensor& p) { return p.name == name; });
-    if (!known) problems += fmt::format("\n  unexpected: {} {}", name, tensor->shape);
+  for (const NamedTensor& v : values) {
+    bool known = std::ranges::any_of(parameters, [&](const NamedTensor& p) { return p.name == v.name; });
+    if (!known) problems += fmt::format("\n  unexpected: {} {}", v.name, v.tensor.shape);
   }
   check(problems.empty(), "load_parameters: the values do not fit the model:{}", problems);
   for (const NamedTensor& p : parameters) {

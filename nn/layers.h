@@ -1,0 +1,83 @@
+#pragma once
+#include <functional>
+#include <memory>
+#include <type_traits>
+
+#include "linear.h"
+
+/// Small layers: embedding, normalisation, dropout, the feed-forward network, sequences.
+namespace rapt::inline RAPT_ABI {
+
+/// Rows of weight (count, dim), by id: (…) → (…, dim).
+struct Embedding : Module {
+  Tensor weight;
+  Embedding(int64_t count, int64_t dim, double deviation = 1);
+  Tensor operator()(const Tokens& ids) const;
+};
+
+/// (x − mean) / √(var + epsilon) · weight + bias over the last dimension (Ba 2016).
+struct LayerNorm : Module {
+  Tensor weight, bias;
+  double epsilon;
+  explicit LayerNorm(int64_t dim, bool bias = true, double epsilon = 1e-5);
+  Tensor operator()(const Tensor& x) const;
+};
+
+/// x / √(mean x² + epsilon) · weight over the last dimension (Zhang & Sennrich 2019).
+struct RMSNorm : Module {
+  Tensor weight;
+  double epsilon;
+  explicit RMSNorm(int64_t dim, double epsilon = 1e-6);
+  Tensor operator()(const Tensor& x) const;
+};
+
+/// Drops with probability p while training; nothing under EvalMode.
+struct Dropout : Module {
+  double p;
+  explicit Dropout(double p);
+  Tensor operator()(const Tensor& x) const;
+};
+
+struct MlpOptions {
+  bool bias = true;
+  Gelu activation = Gelu::erf;
+  double up_deviation = 0;  ///< see LinearOptions::deviation
+  double down_deviation = 0;
+};
+
+/// down(gelu(up(x))): (…, dim) → (…, hidden) → (…, dim).
+struct Mlp : Module {
+  Linear up, down;
+  Gelu activation;
+  Mlp(int64_t dim, int64_t hidden, MlpOptions options = {});
+  Tensor operator()(const Tensor& x) const;
+};
+
+/// Modules (or functions) from Tensor to Tensor, one after the other: add them by name.
+///
+///     Sequential net;
+///     net.add<Linear>("in", 2, 16).add([](const Tensor& x) { return relu(x); }).add<Linear>("out", 16, 1);
+class Sequential : public Module {
+ public:
+  template <class M, class... Args>
+  Sequential& add(const std::string& name, Args&&... args) {
+    auto part = std::make_shared<M>(child<M>(name, std::forward<Args>(args)...));
+    parts_.push_back([part](const Tensor& x) { return (*part)(x); });
+    return *this;
+  }
+  Sequential& add(std::function<Tensor(const Tensor&)> function) {
+    parts_.push_back(std::move(function));
+    return *this;
+  }
+  Tensor operator()(const Tensor& x) const {
+    Scope scope(path());
+    Tensor y = x;
+    for (const auto& part : parts_) y = part(y);
+    return y;
+  }
+
+ private:
+  std::vector<std::function<Tensor(const Tensor&)>> parts_;
+};
+
+}  // namespace rapt::inline RAPT_ABI
