@@ -1,3 +1,5 @@
+#include <cmath>
+
 #include "../../core/kernels/elementwise.h"
 #include "../ops.h"
 
@@ -63,6 +65,109 @@ struct Neg {
   std::vector<Tensor> backward(const Tensor& dy, Needs) const { return {-dy}; }
 };
 
+struct Abs {
+  static constexpr auto name = "abs";
+  Saved x;
+  Tensor forward(std::span<const Tensor> in) {
+    x = in[0];
+    return map([](Real a) { return std::abs(a); }, in[0]);
+  }
+  std::vector<Tensor> backward(const Tensor& dy, Needs) const {
+    return {map([](Real d, Real a) { return a > 0 ? d : a < 0 ? -d : 0; }, dy, x.get())};
+  }
+};
+
+struct PowNumber {  // x^p, p a number
+  static constexpr auto name = "pow";
+  double exponent = 1;
+  Saved x{};
+  Tensor forward(std::span<const Tensor> in) {
+    x = in[0];
+    return power(in[0], Real(exponent));
+  }
+  std::vector<Tensor> backward(const Tensor& dy, Needs) const {
+    const Real p = Real(exponent);
+    if (p == 0) return {zeros(dy.shape)};  // where x is 0 too
+    return {map([p](Real d, Real slope) { return d * p * slope; }, dy, power(x, p - 1))};
+  }
+  static Tensor power(const Tensor& x, Real p) {
+    if (p == 1) return x;
+    if (p == 2) return map([](Real a) { return a * a; }, x);
+    return map([p](Real a) { return std::pow(a, p); }, x);
+  }
+};
+
+struct Pow {  // x^p, p a tensor
+  static constexpr auto name = "pow";
+  Saved x, p, y;
+  Tensor forward(std::span<const Tensor> in, Needs needs) {
+    broadcast(name, in[0].shape, in[1].shape);
+    x = in[0];
+    p = in[1];
+    Tensor power = map([](Real a, Real e) { return std::pow(a, e); }, in[0], in[1]);
+    if (needs[1]) y = power;
+    return power;
+  }
+  std::vector<Tensor> backward(const Tensor& dy, Needs needs) const {
+    Tensor dx, dp;
+    if (needs[0]) {
+      auto slope = [](Real d, Real a, Real e) { return e == 0 ? 0 : d * e * std::pow(a, e - 1); };
+      dx = map(slope, dy, x.get(), p.get());
+    }
+    if (needs[1]) {  // d/dp x^p = x^p ln x, which is 0 where x^p is
+      auto slope = [](Real d, Real a, Real power) { return power == 0 ? 0 : d * power * std::log(a); };
+      dp = map(slope, dy, x.get(), y.get());
+    }
+    return {dx, dp};
+  }
+};
+
+struct Clamp {
+  static constexpr auto name = "clamp";
+  Real low = 0, high = 0;
+  Saved x{};
+  Tensor forward(std::span<const Tensor> in) {
+    x = in[0];
+    return map([l = low, h = high](Real a) { return a < l ? l : a > h ? h : a; }, in[0]);
+  }
+  std::vector<Tensor> backward(const Tensor& dy, Needs) const {
+    auto pass = [l = low, h = high](Real d, Real a) { return a < l || a > h ? 0 : d; };
+    return {map(pass, dy, x.get())};
+  }
+};
+
+struct Maximum {
+  static constexpr auto name = "maximum";
+  Saved a, b;
+  Tensor forward(std::span<const Tensor> x) {
+    broadcast(name, x[0].shape, x[1].shape);
+    a = x[0];
+    b = x[1];
+    return map([](Real u, Real v) { return u > v || u != u ? u : v; }, x[0], x[1]);  // NaN in, NaN out
+  }
+  std::vector<Tensor> backward(const Tensor& dy, Needs needs) const {
+    auto share = [](Real d, Real mine, Real other) { return mine > other ? d : mine == other ? d / 2 : 0; };
+    return {needs[0] ? map(share, dy, a.get(), b.get()) : Tensor(),
+            needs[1] ? map(share, dy, b.get(), a.get()) : Tensor()};
+  }
+};
+
+struct WhereOp {
+  static constexpr auto name = "where";
+  Saved condition;
+  Tensor forward(std::span<const Tensor> x) {
+    broadcast(name, broadcast(name, x[0].shape, x[1].shape), x[2].shape);
+    condition = x[0];
+    return map([](Real c, Real a, Real b) { return c != 0 ? a : b; }, x[0], x[1], x[2]);
+  }
+  std::vector<Tensor> backward(const Tensor& dy, Needs needs) const {
+    auto where_true = [](Real d, Real c) { return c != 0 ? d : 0; };
+    auto where_false = [](Real d, Real c) { return c != 0 ? 0 : d; };
+    return {Tensor(), needs[1] ? map(where_true, dy, condition.get()) : Tensor(),
+            needs[2] ? map(where_false, dy, condition.get()) : Tensor()};
+  }
+};
+
 }  // namespace
 
 Tensor operator+(const Operand& a, const Operand& b) { return record(Add{}, {a.tensor, b.tensor}, a.where); }
@@ -70,5 +175,23 @@ Tensor operator-(const Operand& a, const Operand& b) { return record(Sub{}, {a.t
 Tensor operator*(const Operand& a, const Operand& b) { return record(Mul{}, {a.tensor, b.tensor}, a.where); }
 Tensor operator/(const Operand& a, const Operand& b) { return record(Div{}, {a.tensor, b.tensor}, a.where); }
 Tensor operator-(const Operand& x) { return record(Neg{}, {x.tensor}, x.where); }
+
+Tensor abs(const Tensor& x, Where where) { return record(Abs{}, {x}, where); }
+
+Tensor pow(const Tensor& x, double exponent, Where where) { return record(PowNumber{exponent}, {x}, where); }
+Tensor pow(const Tensor& x, const Tensor& exponent, Where where) { return record(Pow{}, {x, exponent}, where); }
+
+Tensor clamp(const Tensor& x, double low, double high, Where where) {
+  check(low <= high, "clamp: low is {}, above high, which is {}", low, high);
+  return record(Clamp{Real(low), Real(high)}, {x}, where);
+}
+
+Tensor maximum(const Operand& a, const Operand& b, Where where) {
+  return record(Maximum{}, {a.tensor, b.tensor}, where);
+}
+
+Tensor where(const Tensor& condition, const Operand& a, const Operand& b, Where at) {
+  return record(WhereOp{}, {condition.detach(), a.tensor, b.tensor}, at);
+}
 
 }  // namespace rapt::inline RAPT_ABI

@@ -75,6 +75,27 @@ Tensor map(F f, const T&... x) {
   return y;
 }
 
+/// y = f(x) and slope = f'(x) in one pass, both dense. F: (Real x, Real& y, Real& slope).
+template <class F>
+Tensor map_with_slope(F f, const Tensor& x, Tensor& slope) {
+  const Tensor dense = contiguous(x);
+  Tensor y = empty(x.shape);
+  slope = empty(x.shape);
+  const Real* in = dense.data();
+  Real* out = y.mutable_data();
+  Real* out_slope = slope.mutable_data();
+  parallel_for(x.numel(), kElementwiseGrain, [=](int64_t begin, int64_t end) {
+#pragma omp simd
+    for (int64_t i = begin; i < end; ++i) {
+      Real value, derivative;
+      f(in[i], value, derivative);
+      out[i] = value;
+      out_slope[i] = derivative;
+    }
+  });
+  return y;
+}
+
 /// sum += x, for a dense sum of the same shape.
 void add_into(Tensor& sum, const Tensor& x);
 

@@ -3,9 +3,12 @@
 #include <algorithm>
 #include <array>
 #include <bit>
+#include <cmath>
+#include <limits>
 
 #include "../lanes.h"
 #include "../parallel.h"
+#include "../vector_math.h"
 #include "../view.h"
 #include "elementwise.h"
 
@@ -109,6 +112,130 @@ Tensor sum_to(const Tensor& x, const Shape& shape) {
     if (d < extra || (shape[d - extra] == 1 && x.shape[d] != 1)) dims |= 1u << d;
   }
   return view::reshape(sum_dims(x, dims), shape);
+}
+
+namespace {
+
+constexpr int64_t kStrip = 64;  // neighbouring columns that one task walks down together
+
+// A dense tensor as (outer, n, inner) around dimension `dim`, cut into strips of at most 64 columns (`width`), each the
+// n rows of one outer index. f(first element of the strip, index of the strip's first column in (outer, inner), width)
+struct Strips {
+  int64_t outer = 1, n, inner = 1;
+  Strips(const Shape& shape, int dim) : n(shape[dim]) {
+    for (int d = 0; d < dim; ++d) outer *= shape[d];
+    for (int d = dim + 1; d < shape.rank; ++d) inner *= shape[d];
+  }
+  template <class F>
+  void run(F f) const {
+    const int64_t per_outer = (inner + kStrip - 1) / kStrip, work = n * std::min(inner, kStrip);
+    parallel_for(outer * per_outer, std::max<int64_t>(1, kElementwiseGrain / std::max<int64_t>(work, 1)),
+                 [&](int64_t begin, int64_t end) {
+                   for (int64_t s = begin; s < end; ++s) {
+                     int64_t o = s / per_outer, column = s % per_outer * kStrip;
+                     f(o * n * inner + column, o * inner + column, std::min(kStrip, inner - column));
+                   }
+                 });
+  }
+};
+
+Shape with_size(Shape shape, int dim, int64_t size) {
+  shape[dim] = size;
+  return shape;
+}
+
+}  // namespace
+
+Tensor max_along(const char* op, const Tensor& x, int dim, Tokens& index) {
+  Strips strips(x.shape, dim);
+  const auto [outer, n, inner] = strips;
+  Shape shape = with_size(x.shape, dim, 1);
+  check(n > 0 || shape.numel() == 0, "{}: dimension {} of {} has no elements", op, dim, x.shape);
+  Tensor dense = contiguous(x), y = empty(shape);
+  index = Tokens(shape, std::vector<int32_t>(size_t(shape.numel())));
+  const Real* from = dense.data();
+  Real* best = y.mutable_data();
+  int32_t* at = index.ids.data();
+  strips.run([=, n = n, inner = inner](int64_t first, int64_t out, int64_t width) {
+    const Real* row = from + first;
+    std::copy(row, row + width, best + out);
+    std::fill(at + out, at + out + width, 0);
+    for (int64_t j = 1; j < n; ++j) {
+      row += inner;
+#pragma omp simd
+      for (int64_t i = 0; i < width; ++i) {
+        Real now = best[out + i];
+        bool larger = row[i] > now || (row[i] != row[i] && now == now);
+        best[out + i] = larger ? row[i] : now;
+        at[out + i] = larger ? int32_t(j) : at[out + i];
+      }
+    }
+  });
+  return y;
+}
+
+Tensor max_along_backward(const Tensor& dy, int dim, const Tokens& index, int64_t n) {
+  Shape shape = with_size(dy.shape, dim, n);
+  Tensor dense = contiguous(dy), dx = zeros(shape);
+  const Real* from = dense.data();
+  Real* to = dx.mutable_data();
+  const int32_t* at = index.ids.data();
+  Strips(shape, dim).run([=, inner = Strips(shape, dim).inner](int64_t first, int64_t out, int64_t width) {
+    for (int64_t i = 0; i < width; ++i) to[first + at[out + i] * inner + i] = from[out + i];
+  });
+  return dx;
+}
+
+Tensor logsumexp_along(const Tensor& x, int dim) {
+  Strips strips(x.shape, dim);
+  const auto [outer, n, inner] = strips;
+  Tensor dense = contiguous(x), y = empty(with_size(x.shape, dim, 1));
+  const Real* from = dense.data();
+  Real* to = y.mutable_data();
+  constexpr Real kInfinity = std::numeric_limits<Real>::infinity();
+  strips.run([=, n = n, inner = inner](int64_t first, int64_t out, int64_t width) {
+    const Real* p = from + first;
+    if (inner == 1) {
+      Real top = lane_max(n, [=](int64_t j) { return p[j]; });
+      Real shift = std::isinf(top) ? 0 : top;
+      to[out] = shift + std::log(lane_sum(n, [=](int64_t j) { return math::exp(p[j] - shift); }));
+      return;
+    }
+    Real shift[kStrip], sum[kStrip];
+    std::fill(shift, shift + width, -kInfinity);
+    std::fill(sum, sum + width, Real(0));
+    for (int64_t j = 0; j < n; ++j) {
+#pragma omp simd
+      for (int64_t i = 0; i < width; ++i) shift[i] = p[j * inner + i] > shift[i] ? p[j * inner + i] : shift[i];
+    }
+    for (int64_t i = 0; i < width; ++i) shift[i] = std::isinf(shift[i]) ? 0 : shift[i];
+    for (int64_t j = 0; j < n; ++j) {
+#pragma omp simd
+      for (int64_t i = 0; i < width; ++i) sum[i] += math::exp(p[j * inner + i] - shift[i]);
+    }
+    for (int64_t i = 0; i < width; ++i) to[out + i] = shift[i] + std::log(sum[i]);
+  });
+  return y;
+}
+
+Tensor cumsum_along(const Tensor& x, int dim, bool reverse) {
+  Strips strips(x.shape, dim);
+  const auto [outer, n, inner] = strips;
+  Tensor dense = contiguous(x), y = empty(x.shape);
+  const Real* from = dense.data();
+  Real* to = y.mutable_data();
+  strips.run([=, n = n, inner = inner](int64_t first, int64_t, int64_t width) {
+    double sum[kStrip] = {};
+    for (int64_t k = 0; k < n; ++k) {
+      int64_t row = first + (reverse ? n - 1 - k : k) * inner;
+#pragma omp simd
+      for (int64_t i = 0; i < width; ++i) {
+        sum[i] += from[row + i];
+        to[row + i] = Real(sum[i]);
+      }
+    }
+  });
+  return y;
 }
 
 void add_into(Tensor& sum, const Tensor& x) {
