@@ -111,9 +111,10 @@ Needs detail::detach_inputs(std::span<const Tensor> inputs, std::vector<Tensor>&
   detached.reserve(inputs.size());
   for (size_t i = 0; i < inputs.size(); ++i) {
     detached.push_back(inputs[i].detach());
-    if (inputs[i].node && recording()) needs.bits |= 1u << i;
+    if (!inputs[i].node || !recording()) continue;
+    check(inputs.size() <= 32, "record: an operation has at most 32 inputs, got {}", inputs.size());
+    needs.bits |= 1u << i;
   }
-  check(inputs.size() <= 32 || !needs.any(), "record: an operation has at most 32 inputs, got {}", inputs.size());
   return needs;
 }
 

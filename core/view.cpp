@@ -15,15 +15,18 @@ std::optional<Shape> reshaped_strides(const Tensor& x, const Shape& shape) {
   while (to < shape.rank) {
     int64_t have = 1, want = shape.sizes[to];
     int group = to, first = from;
-    while (from < x.rank() && have < want) have *= x.shape.sizes[from++];
-    while (have > want && to + 1 < shape.rank) want *= shape.sizes[++to];
-    while (have < want && from < x.rank()) have *= x.shape.sizes[from++];
-    if (have != want) return std::nullopt;
+    while (have != want) {  // ends, since all of both is the same number of elements
+      if (have < want) {
+        have *= x.shape.sizes[from++];
+      } else {
+        want *= shape.sizes[++to];
+      }
+    }
     // dimensions first..from of x must be evenly spaced among themselves
-    int64_t step = 0, span = 0;
+    int64_t step = 0, span = -1;
     for (int i = from - 1; i >= first; --i) {
       if (x.shape.sizes[i] == 1) continue;
-      if (span == 0) {
+      if (span < 0) {
         step = x.strides.sizes[i];
         span = step * x.shape.sizes[i];
       } else if (x.strides.sizes[i] != span) {

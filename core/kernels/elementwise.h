@@ -11,10 +11,11 @@ constexpr int64_t kElementwiseGrain = 1 << 13;
 
 namespace detail {
 
-// One row with the steps known at compile time where they are 0 or 1, so that the loop vectorises.
+// One row with the steps known at compile time where they are 0 or 1, and f inlined whatever its size, so that the loop
+// vectorises.
 template <class F, size_t... I>
-void map_row(F f, Real* y, const std::array<const Real*, sizeof...(I)>& x,
-             const std::array<int64_t, sizeof...(I)>& step, int64_t n, std::index_sequence<I...>) {
+[[gnu::flatten]] void map_row(F f, Real* y, const std::array<const Real*, sizeof...(I)>& x,
+                              const std::array<int64_t, sizeof...(I)>& step, int64_t n, std::index_sequence<I...>) {
   constexpr size_t kInputs = sizeof...(I);
   if (((step[I] == 1) && ...)) {
 #pragma omp simd

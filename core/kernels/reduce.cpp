@@ -158,6 +158,14 @@ Tensor max_along(const char* op, const Tensor& x, int dim, Tokens& index) {
   int32_t* at = index.ids.data();
   strips.run([=, n = n, inner = inner](int64_t first, int64_t out, int64_t width) {
     const Real* row = from + first;
+    if (inner == 1) {
+      Real top = lane_max(n, [=](int64_t j) { return row[j]; });
+      int64_t j = std::find_if(row, row + n, [](Real v) { return v != v; }) - row;
+      if (j == n) j = std::find(row, row + n, top) - row;
+      best[out] = row[j];
+      at[out] = int32_t(j);
+      return;
+    }
     std::copy(row, row + width, best + out);
     std::fill(at + out, at + out + width, 0);
     for (int64_t j = 1; j < n; ++j) {
