@@ -1,0 +1,259 @@
+#include "stories_grammar.h"
+
+#include <map>
+
+namespace rapt::inline RAPT_ABI::story_grammar {
+
+namespace {
+
+using Words = std::vector<std::string>;
+
+// --- Facts. Within a list no two values begin alike, so that recalling a word is recalling one letter.
+
+const Words kGirls = {"Ada", "Cleo", "Emma", "Greta", "Ida", "Kira", "Mia", "Olga", "Ruth", "Zoe"};
+const Words kBoys = {"Ben", "Dan", "Finn", "Hugo", "Jack", "Leo", "Nils", "Paul", "Sam", "Tom"};
+const Words kColours = {"red", "blue", "green", "yellow", "white", "pink", "silver", "violet", "crimson", "tan"};
+const Words kObjects = {"acorn", "ball", "cup",   "drum",   "egg",      "flute",    "glove",
+                        "hat",   "jar",  "kite",  "lamp",   "mirror",   "necklace", "pencil",
+                        "quilt", "ring", "shell", "teapot", "umbrella", "whistle"};
+const Words kPlaces = {"in the garden", "at the market", "by the river",  "under the bridge", "on the hill",
+                       "at the tower",  "in the forest", "at the school", "by the lake",      "in the castle"};
+const Words kAnimals = {"badger", "cat", "dog", "fox", "goat", "hen", "lamb", "mouse", "owl", "pony", "raven", "swan"};
+
+// --- Rules: every alternative is equally likely. {name} is another rule, or a mention of a fact.
+
+const std::map<std::string, Words> kRules = {
+    {"story", {"{opening} {find} {rest}"}},
+    {"rest",
+     {"{meet} {give} {together}\n{ask_friend}\n\n", "{meet} {keep} {together}\n{ask_hero}\n\n",
+      "{beast} {steal} {alone}\n{ask_animal}\n\n", "{beast} {rescue} {alone}\n{ask_owner}\n\n"}},
+
+    // how it begins
+    {"opening",
+     {"One {weather} {day} {hero} {sat} {place}.", "{hero} {sat} {place} on a {weather} {day}.",
+      "It was a {weather} {day}. {hero} {sat} {place}."}},
+    {"find",
+     {"{Soon} {she} {saw} a {odd} {colour} {object}.", "{She} {saw} a {odd} {colour} {object} {nook}.",
+      "A {odd} {colour} {object} lay {nook}, and {she} {took} it."}},
+
+    // with a friend
+    {"meet",
+     {"{friend} came by, {humming} {softly}.", "{Soon} {her} {dear} friend {friend} {arrived}.",
+      "\"What a {fine} {object}!\" {cried} {friend}.", "Then {friend} {softly} {asked} for the {object}."}},
+    {"give",
+     {"{hero} {softly} gave {friend} the {colour} {object}.", "So {she} sold it to {friend} for {price}.",
+      "{friend} took the {colour} {object} {home}."}},
+    {"keep",
+     {"But {hero} {softly} kept the {colour} {object}.", "\"No,\" {she} said, and hid it {nook}.",
+      "{hero} put the {colour} {object} in {her} {bag}."}},
+    {"together",
+     {"They {shared} {tasty} {plums} and {laughed}.", "{hero} and {friend} {sat} {softly} {place}.",
+      "Then they {laughed} and ate {tasty} {plums}."}},
+
+    // with an animal
+    {"beast",
+     {"{Soon} a {shy} {animal} {arrived}.", "A {shy} {animal} came by, {happy} and {tired}.",
+      "Then a {shy} {animal} {arrived}, {humming} {softly}."}},
+    {"steal",
+     {"The {animal} {softly} took the {colour} {object} {home}.", "The {animal} hid the {object} {nook} and {laughed}.",
+      "The {animal} wanted it, so {she} sold it for {price}."}},
+    {"rescue",
+     {"{hero} fed the {animal} {tasty} {plums} and kept the {object}.",
+      "The {animal} {softly} took it, but {she} took it back.",
+      "But {hero} put the {colour} {object} in {her} {bag}."}},
+    {"alone",
+     {"{hero} {laughed} and {sat} {softly}.", "Then {she} {sat} {place}, {happy} and {tired}.",
+      "{hero} ate {tasty} {plums} and {laughed}."}},
+
+    // what it was about
+    {"ask_friend", {"Who has the {object}? {friend}.", "Who met {hero}? {friend}.", "{ask}"}},
+    {"ask_hero", {"Who has the {object}? {hero}.", "Who met {hero}? {friend}.", "{ask}"}},
+    {"ask_animal", {"Who has the {object}? The {animal}.", "Who met {hero}? A {animal}.", "{ask}"}},
+    {"ask_owner", {"Who has the {object}? {hero}.", "Who met {hero}? A {animal}.", "{ask}"}},
+    {"ask",
+     {"Who saw the {object} first? {hero}.", "What did {hero} see? A {colour} {object}.", "Where was {hero}? {Place}.",
+      "What colour was the {object}? {Colour}."}},
+
+    // words
+    {"weather",
+     {"bright", "calm", "chilly", "clear", "cold",  "cool",  "damp",  "dry",   "dull",  "fine", "foggy", "fresh",
+      "grey",   "hot",  "lovely", "mild",  "misty", "quiet", "rainy", "snowy", "sunny", "warm", "wet",   "windy"}},
+    {"day", {"afternoon", "day", "evening", "Friday", "Monday", "morning", "night", "noon", "Sunday", "Thursday"}},
+    {"sat", {"cooked", "danced", "dozed",   "dreamed", "drew",   "hummed", "jogged", "joked",
+             "knelt",  "napped", "painted", "played",  "read",   "rested", "sang",   "sat",
+             "slept",  "smiled", "stood",   "swam",    "walked", "waited", "worked", "yawned"}},
+    {"Soon", {"Soon", "Later", "Suddenly", "Just then", "At last", "By chance"}},
+    {"saw", {"saw", "found", "noticed", "spotted", "discovered", "got"}},
+    {"took", {"took", "cleaned", "grabbed", "hugged", "kissed", "liked", "loved", "polished", "raised", "wanted"}},
+    {"odd", {"big",   "broken", "cheap",  "clean",   "cute", "dusty", "fancy",  "flat", "funny", "heavy", "huge",
+             "lost",  "long",   "magic",  "muddy",   "neat", "new",   "pretty", "rare", "round", "rusty", "shiny",
+             "small", "soft",   "sticky", "strange", "thin", "tiny",  "toy",    "warm", "wet",   "worn"}},
+    {"nook",
+     {"under a bench", "behind a bush", "beside a stone", "near a tree", "inside a boot", "on a wall", "behind a door",
+      "on a chair", "under a bed", "near a well", "in a box", "beside a cart", "under a leaf", "in a nest", "on a roof",
+      "inside a cave"}},
+    {"humming",
+     {"crying", "dancing", "fishing", "grinning", "humming", "jumping", "limping", "mumbling", "nodding", "panting",
+      "running", "shouting", "skipping", "sneezing", "waving", "yawning"}},
+    {"softly", {"badly",   "bravely", "calmly", "fast",   "gladly", "gently",   "happily", "kindly",
+                "lazily",  "loudly",  "neatly", "nicely", "often",  "politely", "proudly", "quickly",
+                "quietly", "rudely",  "sadly",  "shyly",  "slowly", "softly",   "twice",   "wildly"}},
+    {"dear", {"best", "close", "dear", "good", "new", "old", "true", "young"}},
+    {"arrived", {"appeared", "arrived", "came", "entered", "landed", "rushed in", "stopped", "turned up"}},
+    {"happy",
+     {"bored", "cheerful", "dizzy", "eager", "friendly", "grumpy", "happy", "jolly", "kind", "lonely", "merry",
+      "nervous", "pleased", "quiet", "sad", "warm"}},
+    {"tired",
+     {"barefoot", "cold", "dirty", "excited", "frozen", "green", "hungry", "ill", "late", "muddy", "out of breath",
+      "proud", "ready", "sleepy", "thirsty", "tired"}},
+    {"fine",
+     {"bad", "charming", "dull", "fine", "good", "great", "horrible", "jolly", "lovely", "nice", "pity about the",
+      "rich", "sweet", "terrible", "very odd", "wonderful"}},
+    {"cried", {"cried", "grinned", "joked", "laughed", "moaned", "said", "sighed", "whispered"}},
+    {"asked", {"asked", "begged", "called", "hoped", "longed", "prayed", "waited", "wished"}},
+    {"price",
+     {"a coin", "a dance", "a hug", "a kiss", "a poem", "a promise", "a shoe", "a song", "four eggs", "nine nuts",
+      "one cent", "six carrots", "ten pounds", "three cakes", "two plums", "some soup"}},
+    {"home", {"away", "back", "everywhere", "home", "outside", "to bed", "to church", "to town"}},
+    {"bag", {"bag", "basket", "bed", "boat", "drawer", "lap", "pocket", "shoe"}},
+    {"shared", {"baked", "bought", "cooked", "divided", "enjoyed", "had", "made", "shared"}},
+    {"tasty",
+     {"bitter", "brown", "cold", "crisp", "dry", "fresh", "fried", "hot", "juicy", "old", "raw", "ripe", "salty",
+      "sour", "sweet", "warm"}},
+    {"plums",
+     {"apples", "beans", "bread", "cakes", "carrots", "cheese", "fish", "grapes", "honey", "nuts", "pears", "pies",
+      "plums", "rice", "soup", "toast"}},
+    {"laughed",
+     {"cheered", "chuckled", "clapped", "cried", "giggled", "grinned", "laughed", "left", "nodded", "shouted", "sighed",
+      "sneezed", "waved", "went home", "whistled", "winked"}},
+    {"shy",
+     {"bold",  "brave", "clever", "clumsy", "fat", "fierce", "gentle", "hungry", "lame", "lazy",    "little", "mad",
+      "noisy", "plump", "proud",  "quick",  "sad", "shy",    "silly",  "sleepy", "sly",  "spotted", "tame",   "wild"}},
+};
+
+struct MentionName {
+  Fact fact;
+  Form form;
+};
+const std::map<std::string, MentionName> kMentions = {
+    {"hero", {kHero, kPlain}},          {"she", {kHero, kPronoun}},    {"She", {kHero, kCapitalPronoun}},
+    {"her", {kHero, kPossessive}},      {"friend", {kFriend, kPlain}}, {"he", {kFriend, kPronoun}},
+    {"He", {kFriend, kCapitalPronoun}}, {"colour", {kColour, kPlain}}, {"Colour", {kColour, kCapital}},
+    {"object", {kObject, kPlain}},      {"place", {kPlace, kPlain}},   {"Place", {kPlace, kCapital}},
+    {"animal", {kAnimal, kPlain}},
+};
+
+Words joined(const Words& a, const Words& b) {
+  Words all = a;
+  all.insert(all.end(), b.begin(), b.end());
+  return all;
+}
+
+Words capitals(Words words) {
+  for (std::string& word : words)
+    if (word[0] >= 'a') word[0] = char(word[0] - 'a' + 'A');
+  return words;
+}
+
+/// The names in braces of a template.
+Words names_in(std::string_view text) {
+  Words names;
+  for (size_t open = text.find('{'); open != text.npos; open = text.find('{', open + 1))
+    names.emplace_back(text.substr(open + 1, text.find('}', open) - open - 1));
+  return names;
+}
+
+/// Adds the nodes of a template that goes on at `next`; returns its first node.
+int add(std::vector<Node>& nodes, std::string_view text, int next) {
+  auto push = [&](Node node) {
+    nodes.push_back(std::move(node));
+    return int(nodes.size()) - 1;
+  };
+  // from the last part to the first, as each part has to know what follows
+  while (!text.empty()) {
+    if (text.back() != '}') {
+      size_t begin = text.rfind('}') + 1;  // npos + 1 = 0
+      next = push({.kind = Node::kText, .text = std::string(text.substr(begin)), .next = {next}});
+      text = text.substr(0, begin);
+      continue;
+    }
+    size_t open = text.rfind('{');
+    std::string name(text.substr(open + 1, text.size() - open - 2));
+    text = text.substr(0, open);
+    if (auto fact = kMentions.find(name); fact != kMentions.end()) {
+      next = push({.kind = Node::kMention, .next = {next}, .fact = fact->second.fact, .form = fact->second.form});
+      continue;
+    }
+    auto rule = kRules.find(name);
+    check(rule != kRules.end(), "stories: no rule is called {{{}}}", name);
+    std::vector<int> alternatives;
+    for (const std::string& alternative : rule->second) alternatives.push_back(add(nodes, alternative, next));
+    next = alternatives.size() == 1 ? alternatives[0] : push({.kind = Node::kBranch, .next = alternatives});
+  }
+  return next;
+}
+
+}  // namespace
+
+int value_count(Fact fact) {
+  switch (fact) {
+    case kHero:
+    case kFriend: return int(kGirls.size() + kBoys.size());
+    case kColour: return int(kColours.size());
+    case kObject: return int(kObjects.size());
+    case kPlace: return int(kPlaces.size());
+    default: return int(kAnimals.size());
+  }
+}
+
+std::string_view mention(Fact fact, Form form, int value) {
+  static const Words names = joined(kGirls, kBoys);
+  static const Words capital_colours = capitals(kColours), capital_places = capitals(kPlaces);
+  bool girl = value < int(kGirls.size());
+  if (form == kPronoun) return girl ? "she" : "he";
+  if (form == kCapitalPronoun) return girl ? "She" : "He";
+  if (form == kPossessive) return girl ? "her" : "his";
+  auto i = size_t(value);
+  switch (fact) {
+    case kHero:
+    case kFriend: return names[i];
+    case kColour: return form == kCapital ? capital_colours[i] : kColours[i];
+    case kObject: return kObjects[i];
+    case kPlace: return form == kCapital ? capital_places[i] : kPlaces[i];
+    default: return kAnimals[i];
+  }
+}
+
+std::vector<int> allowed_values(Fact fact, const Facts& facts) {
+  int begin = 0, end = value_count(fact);
+  int other = fact == kHero ? facts[kFriend] : fact == kFriend ? facts[kHero] : -1;
+  if (other >= 0) (other < int(kGirls.size()) ? begin : end) = int(kGirls.size());
+  std::vector<int> values;
+  for (int value = begin; value < end; ++value) values.push_back(value);
+  return values;
+}
+
+Graph compile(std::string_view text) {
+  Graph graph;
+  graph.nodes.emplace_back();
+  graph.start = add(graph.nodes, text, 0);
+  return graph;
+}
+
+const Graph& story_graph() {
+  static const Graph graph = compile("{story}");
+  return graph;
+}
+
+const std::vector<std::vector<std::string>>& outlines() {
+  static const std::vector<Words> all = [] {
+    Words begin = names_in(kRules.at("story")[0]);
+    begin.pop_back();  // {rest}
+    std::vector<Words> outlines;
+    for (const std::string& rest : kRules.at("rest")) outlines.push_back(joined(begin, names_in(rest)));
+    return outlines;
+  }();
+  return all;
+}
+
+}  // namespace rapt::inline RAPT_ABI::story_grammar
