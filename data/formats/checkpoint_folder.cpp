@@ -55,7 +55,7 @@ Checkpoint verify(const fs::path& path, int64_t step) {
 
   std::string expected = take(kHeaderCrc);
   std::string header(file.header());
-  std::string key = to_json_text(kHeaderCrc) + ":\"";
+  std::string key = json_string(kHeaderCrc) + ":\"";
   size_t place = header.find(key + expected + "\"");
   check<DataError>(expected.size() == kNoCrc.size() && place != std::string::npos,
                    "{}: expected eight hexadecimal digits as {}, found {}", file.name(), kHeaderCrc,

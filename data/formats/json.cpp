@@ -195,13 +195,13 @@ JsonValue read_json(const std::string& path, uint64_t most_bytes) {
 std::string to_json_text(const Json& value, int indent) { return dumped(value, indent); }
 std::string to_json_text(const OrderedJson& value, int indent) { return dumped(value, indent); }
 
-std::string to_json_text(double value) {
+std::string json_number(double value) {
   check(std::isfinite(value), "json: can't write {}, only finite numbers", value);
   std::string text = fmt::format("{}", value);
   return text.find_first_of(".e") == std::string::npos ? text + ".0" : text;
 }
 
-std::string to_json_text(std::string_view text) { return dumped(Json(text), -1); }
+std::string json_string(std::string_view text) { return dumped(Json(text), -1); }
 
 std::string quoted_name(std::string_view name) {
   std::string text(name.substr(0, 400));

@@ -72,9 +72,9 @@ JsonValue read_json(const std::string& path, uint64_t most_bytes = uint64_t{1} <
 std::string to_json_text(const Json& value, int indent = -1);
 std::string to_json_text(const OrderedJson& value, int indent = -1);
 /// The shortest decimal that reads back as the same double, always with '.' or an exponent. Throws for NaN, infinities.
-std::string to_json_text(double value);
+std::string json_number(double value);
 /// The string in quotes. Throws when it is not UTF-8.
-std::string to_json_text(std::string_view text);
+std::string json_string(std::string_view text);
 
 /// A name from a file as it may stand in a message: in quotes, escaped, and cut when long.
 std::string quoted_name(std::string_view name);

@@ -286,13 +286,13 @@ SafetensorsLayout::SafetensorsLayout(std::vector<TensorView> views, const Metada
   if (!metadata.empty()) {
     header += "\"__metadata__\":{";
     for (const auto& [key, value] : metadata)
-      header += fmt::format("{}{}:{}", header.back() == '{' ? "" : ",", to_json_text(key), to_json_text(value));
+      header += fmt::format("{}{}:{}", header.back() == '{' ? "" : ",", json_string(key), json_string(value));
     header += "}";
   }
   uint64_t end = 0;
   std::map<std::string_view, int> seen;
   for (const TensorView& t : tensors) {
-    std::string name = to_json_text(t.name);
+    std::string name = json_string(t.name);
     check(t.name != "__metadata__", "safetensors: no tensor can have the name {}", name);
     check(++seen[t.name] == 1, "safetensors: two tensors have the name {}", name);
     bool valid = std::all_of(t.shape.begin(), t.shape.end(), [](int64_t n) { return n >= 0; });
