@@ -1,0 +1,215 @@
+#include "op_table.h"
+
+#include <rapt/core/random.h>
+
+#include <numeric>
+#include <utility>
+
+namespace rapt::inline RAPT_ABI {
+
+namespace {
+
+// Rounded to float, so that both libraries begin with the same numbers.
+Tensor random_tensor(const RowInput& input, uint64_t seed) {
+  Random random{seed, 0};
+  int64_t n = input.shape.numel();
+  std::vector<Real> values(size_t(n), 0);
+  for (int64_t i = 0; i < n; ++i) {
+    double u = input.apart ? (double(i) + 0.5) / double(n) : random.uniform(uint64_t(i));
+    values[size_t(i)] = Real(float(input.low + (input.high - input.low) * u));
+  }
+  for (int64_t i = n - 1; input.apart && i > 0; --i) {
+    std::swap(values[size_t(i)], values[size_t(random.below(i + 1, uint64_t(i)))]);
+  }
+  return from_values(input.shape, values);
+}
+
+}  // namespace
+
+RowInput in(const Shape& shape, double low, double high) { return {shape, low, high}; }
+RowInput positive(const Shape& shape) { return {shape, 0.5, 2}; }
+RowInput apart(const Shape& shape, double shift) { return {shape, -2 + shift, 2 + shift, true}; }
+
+std::vector<OpRow> op_table(int64_t n) {
+  return {
+      // Arithmetic
+      {"add", [](Inputs x) { return x[0] + x[1]; }, {in({n, 4}), in({n, 4})}, {.broadcasts = true}},
+      {"add/number", [](Inputs x) { return x[0] + 2.5; }, {in({n, 4})}},
+      {"add/itself", [](Inputs x) { return x[0] + x[0]; }, {in({n, 4})}},
+      {"sub", [](Inputs x) { return x[0] - x[1]; }, {in({n, 4}), in({n, 4})}, {.broadcasts = true}},
+      {"sub/from_number", [](Inputs x) { return 2.5 - x[0]; }, {in({n, 4})}},
+      {"mul", [](Inputs x) { return x[0] * x[1]; }, {in({n, 4}), in({n, 4})}, {.broadcasts = true}},
+      {"mul/number", [](Inputs x) { return 3 * x[0]; }, {in({n, 4})}},
+      {"mul/outer", [](Inputs x) { return x[0] * x[1]; }, {in({n, 1}), in({4})}},
+      {"mul/ranks", [](Inputs x) { return x[0] * x[1]; }, {in({2, 1, 1, 4}), in({n, 1})}},
+      {"mul/itself", [](Inputs x) { return x[0] * x[0]; }, {in({n, 4})}},
+      {"div", [](Inputs x) { return x[0] / x[1]; }, {in({n, 4}), positive({n, 4})}, {.broadcasts = true}},
+      {"div/of_number", [](Inputs x) { return 3 / x[0]; }, {positive({n, 4})}},
+      {"neg", [](Inputs x) { return -x[0]; }, {in({n, 4})}},
+      {"abs", [](Inputs x) { return abs(x[0]); }, {apart({n, 4})}},
+      {"pow/1", [](Inputs x) { return pow(x[0], 1.0); }, {in({n, 4})}},
+      {"pow/2", [](Inputs x) { return pow(x[0], 2.0); }, {in({n, 4})}},
+      {"pow/3", [](Inputs x) { return pow(x[0], 3.0); }, {in({n, 4})}},
+      {"pow/fraction", [](Inputs x) { return pow(x[0], -1.5); }, {positive({n, 4})}},
+      {"pow/tensor", [](Inputs x) { return pow(x[0], x[1]); }, {positive({n, 4}), in({n, 4})}, {.broadcasts = true}},
+      {"clamp", [](Inputs x) { return clamp(x[0], -1.1, 0.9); }, {apart({n, 4}, 0.05)}},
+      {"maximum",
+       [](Inputs x) { return maximum(x[0], x[1]); },
+       {apart({n, 4}), apart({n, 4}, 0.15)},
+       {.broadcasts = true}},
+      {"maximum/number", [](Inputs x) { return maximum(x[0], 0.3); }, {apart({n, 4}, 0.05)}},
+      {"where",
+       [](Inputs x) {
+         return where(from_values({4}, {1, 0, 0, 2}), x[0], x[1]);
+       },
+       {in({n, 4}), in({n, 4})},
+       {.broadcasts = true}},
+      {"where/number",
+       [](Inputs x) {
+         return where(from_values({4}, {1, 0, 0, 2}), x[0], 0.5);
+       },
+       {in({n, 4})}},
+
+      // Functions of one number
+      {"exp", [](Inputs x) { return exp(x[0]); }, {in({n, 5}, -3, 3)}},
+      {"log", [](Inputs x) { return log(x[0]); }, {positive({n, 5})}},
+      {"sqrt", [](Inputs x) { return sqrt(x[0]); }, {positive({n, 5})}},
+      {"sigmoid", [](Inputs x) { return sigmoid(x[0]); }, {in({n, 5}, -5, 5)}},
+      {"tanh", [](Inputs x) { return tanh(x[0]); }, {in({n, 5}, -3, 3)}},
+      {"relu", [](Inputs x) { return relu(x[0]); }, {apart({n, 5}, 0.07)}},
+      {"gelu", [](Inputs x) { return gelu(x[0]); }, {in({n, 5}, -4, 4)}},
+      {"gelu/tanh", [](Inputs x) { return gelu(x[0], Gelu::tanh); }, {in({n, 5}, -4, 4)}},
+      {"silu", [](Inputs x) { return silu(x[0]); }, {in({n, 5}, -5, 5)}},
+      {"softplus", [](Inputs x) { return softplus(x[0]); }, {in({n, 5}, -5, 5)}},
+
+      // Reductions
+      {"sum", [](Inputs x) { return sum(x[0]); }, {in({n, 3, 4})}, {.float_tolerance = 1e-4}},
+      {"sum/first", [](Inputs x) { return sum(x[0], {0}); }, {in({n, 3, 4})}},
+      {"sum/middle", [](Inputs x) { return sum(x[0], {1}); }, {in({n, 3, 4})}},
+      {"sum/last", [](Inputs x) { return sum(x[0], {-1}, true); }, {in({n, 3, 4})}},
+      {"sum/two",
+       [](Inputs x) {
+         return sum(x[0], {2, 0});
+       },
+       {in({n, 3, 4})}},
+      {"mean", [](Inputs x) { return mean(x[0]); }, {in({n, 3, 4})}},
+      {"mean/first", [](Inputs x) { return mean(x[0], {0}, true); }, {in({n, 3, 4})}},
+      {"mean/two",
+       [](Inputs x) {
+         return mean(x[0], {1, -1});
+       },
+       {in({n, 3, 4})}},
+      {"max/first", [](Inputs x) { return max(x[0], 0); }, {apart({n, 3, 4})}, {.smallest = 1}},
+      {"max/middle", [](Inputs x) { return max(x[0], 1, true); }, {apart({n, 3, 4})}},
+      {"max/last", [](Inputs x) { return max(x[0], -1); }, {apart({n, 3, 4})}},
+      {"logsumexp/first", [](Inputs x) { return logsumexp(x[0], 0); }, {in({n, 3, 4})}, {.smallest = 1}},
+      {"logsumexp/middle", [](Inputs x) { return logsumexp(x[0], 1); }, {in({n, 3, 4})}},
+      {"logsumexp/last", [](Inputs x) { return logsumexp(x[0], -1, true); }, {in({n, 3, 4})}},
+      {"cumsum/first", [](Inputs x) { return cumsum(x[0], 0); }, {in({n, 3, 4})}},
+      {"cumsum/last", [](Inputs x) { return cumsum(x[0], -1); }, {in({n, 3, 4})}},
+
+      // Views and rearrangement
+      {"slice", [](Inputs x) { return slice(x[0], 1, 1, 3); }, {in({n, 4, 2})}},
+      {"slice/step", [](Inputs x) { return slice(x[0], -1, 0, -1, 2); }, {in({n, 6})}},
+      {"slice/overlapping", [](Inputs x) { return slice(x[0], 1, 0, 4) * slice(x[0], 1, 2, 6); }, {in({n, 6})}},
+      {"select", [](Inputs x) { return select(x[0], 1, -1); }, {in({n, 4, 2})}},
+      {"transpose", [](Inputs x) { return transpose(x[0], 0, -1); }, {in({n, 4, 2})}},
+      {"permute",
+       [](Inputs x) {
+         return permute(x[0], {2, 0, -2});
+       },
+       {in({n, 4, 2})}},
+      {"reshape",
+       [n](Inputs x) {
+         return reshape(x[0], {2, n, -1});
+       },
+       {in({n, 4, 2})},
+       {.smallest = 1}},
+      {"reshape/copying",
+       [n](Inputs x) {
+         return reshape(transpose(x[0], 0, 1), {4 * n, 2});
+       },
+       {in({n, 4, 2})}},
+      {"reshape/repeated",
+       [n](Inputs x) {
+         return reshape(expand(x[0], {n, 2, 3}), {6 * n});
+       },
+       {in({n, 1, 3})}},
+      {"reshape/repeated_inside",
+       [n](Inputs x) {
+         return reshape(expand(x[0], {n, 2, 3}), {6 * n});
+       },
+       {in({n, 2, 1})}},
+      {"expand",
+       [n](Inputs x) {
+         return expand(x[0], {n, 4, 2});
+       },
+       {in({n, 1, 2})}},
+      {"expand/new",
+       [n](Inputs x) {
+         return expand(x[0], {3, n, 2});
+       },
+       {in({n, 1})}},
+      {"squeeze", [](Inputs x) { return squeeze(x[0], -2); }, {in({n, 1, 2})}},
+      {"unsqueeze", [](Inputs x) { return unsqueeze(x[0], -1); }, {in({n, 2})}},
+      {"unsqueeze/first", [](Inputs x) { return unsqueeze(x[0], 0); }, {in({n, 2})}},
+      {"cat", [](Inputs x) { return cat(x, 1); }, {in({n, 2, 2}), in({n, 1, 2}), in({n, 3, 2})}},
+      {"cat/first", [](Inputs x) { return cat(x, 0); }, {in({n, 3}), in({2, 3})}},
+      {"cat/empty", [](Inputs x) { return cat(x, -1); }, {in({n, 3}), in({n, 0})}},
+      {"cat/many", [](Inputs x) { return cat(std::vector<Tensor>(70, x[0]), 0); }, {in({n, 3})}, {.many = 500}},
+      {"stack", [](Inputs x) { return stack(x, 0); }, {in({n, 2}), in({n, 2})}},
+      {"stack/last", [](Inputs x) { return stack(x, -1); }, {in({n, 2}), in({n, 2})}},
+      {"stack/many", [](Inputs x) { return stack(std::vector<Tensor>(40, x[0]), 1); }, {in({n, 3})}, {.many = 500}},
+      {"split",
+       [](Inputs x) {
+         std::vector<Tensor> part = split(x[0], 2, 1);
+         return part[0] * part[1] + part[2];
+       },
+       {in({n, 5})}},
+      {"pad", [](Inputs x) { return pad(x[0], 1, 2, 1, 0.5); }, {in({n, 3, 2})}},
+      {"pad/first", [](Inputs x) { return pad(x[0], 0, 0, 2); }, {in({n, 3})}},
+      {"index_select",
+       [](Inputs x) {
+         return index_select(x[0], 1, {{4}, {2, 0, 2, 2}});
+       },
+       {in({n, 3, 2})}},
+      {"index_select/last",
+       [](Inputs x) {
+         return index_select(x[0], -1, {{3}, {0, 3, 0}});
+       },
+       {in({n, 4})}},
+      {"index_select/first",
+       [](Inputs x) {
+         return index_select(x[0], 0, {{3}, {1, 1, 0}});
+       },
+       {in({2, n})}},
+  };
+}
+
+std::vector<Tensor> make_inputs(const OpRow& row) {
+  std::vector<Tensor> inputs;
+  for (const RowInput& input : row.inputs) inputs.push_back(random_tensor(input, 100 + inputs.size()));
+  return inputs;
+}
+
+Tensor random_cotangent(const Shape& shape) { return random_tensor(in(shape, -1, 1), 7); }
+
+RowOutcome run_row(const OpRow& row, Inputs inputs, uint32_t wanted, Tensor cotangent) {
+  std::vector<Tensor> leaves;
+  for (const Tensor& x : inputs) {
+    leaves.push_back(wanted >> leaves.size() & 1 ? requires_grad(x.detach()) : x.detach());
+  }
+  manual_seed(5);
+  Tensor y = row.function(leaves);
+  RowOutcome outcome{y.detach(), std::vector<Tensor>(leaves.size())};
+  if (!y.node) return outcome;
+  backward(y, cotangent ? cotangent : random_cotangent(y.shape));
+  for (size_t i = 0; i < leaves.size(); ++i) {
+    if (!leaves[i].node) continue;
+    const Tensor& g = gradient(leaves[i]);
+    outcome.gradients[i] = g ? g : zeros(leaves[i].shape);
+  }
+  return outcome;
+}
+
+}  // namespace rapt::inline RAPT_ABI
