@@ -5,7 +5,9 @@
 
 #include <cmath>
 #include <cstring>
+#include <deque>
 #include <limits>
+#include <utility>
 
 #include "files.h"
 
@@ -29,7 +31,9 @@ std::string file_with(const std::string& fields, size_t bytes) {
   return file_of("{\"a\":{" + fields + "}}", std::string(bytes, '\0'));
 }
 
-Safetensors parse(const std::string& file) {
+Safetensors parse(std::string bytes) {
+  static std::deque<std::string> kept;  // a parsed file looks into its bytes
+  const std::string& file = kept.emplace_back(std::move(bytes));
   return Safetensors::parse(std::as_bytes(std::span(file)), "model.safetensors");
 }
 
