@@ -1,0 +1,277 @@
+#include "gemm.h"
+
+#include <cblas.h>
+#include <omp.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <cstdlib>
+#include <limits>
+#include <mutex>
+#include <string_view>
+
+#include "check.h"
+#include "parallel.h"
+#include "storage.h"
+#include "transpose.h"
+
+// Parts of OpenBLAS beyond CBLAS. Weak, so that any other CBLAS links; then they are null.
+extern "C" {
+char* openblas_get_corename() __attribute__((weak));
+char* openblas_get_config() __attribute__((weak));
+int openblas_get_parallel() __attribute__((weak));
+void openblas_set_num_threads(int) __attribute__((weak));
+void gotoblas_dynamic_init() __attribute__((weak));
+void gotoblas_dynamic_quit() __attribute__((weak));
+}
+
+namespace rapt::inline RAPT_ABI {
+
+namespace {
+
+#ifdef RAPT_DOUBLE
+constexpr auto blas_gemm = cblas_dgemm;
+constexpr auto blas_gemv = cblas_dgemv;
+#else
+constexpr auto blas_gemm = cblas_sgemm;
+constexpr auto blas_gemv = cblas_sgemv;
+#endif
+
+// ---- which kernels OpenBLAS runs ----
+
+enum Level { kOld, kAvx2, kAvx512 };
+
+Level cpu_level() {
+#ifdef __x86_64__
+  __builtin_cpu_init();
+  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw") &&
+      __builtin_cpu_supports("avx512vl")) {
+    return kAvx512;
+  }
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return kAvx2;
+#endif
+  return kOld;
+}
+
+// What the kernels of this name use. A name that isn't known is newer than this list.
+Level kernel_level(std::string_view core) {
+  for (auto name : {"Haswell", "Zen", "Excavator"}) {
+    if (core == name) return kAvx2;
+  }
+  for (auto name : {"Prescott", "Core2", "Penryn", "Dunnington", "Nehalem", "Sandybridge", "Atom", "Nano", "Athlon",
+                    "Opteron", "Opteron_SSE3", "Barcelona", "Bobcat", "Bulldozer", "Piledriver", "Steamroller"}) {
+    if (core == name) return kOld;
+  }
+  return kAvx512;
+}
+
+// An OpenBLAS that is older than the CPU doesn't recognise it and falls to kernels for SSE3, 4 to 5 times slower. What
+// the CPU can do decides instead. A core type that the user chose stays.
+void prepare_blas() {
+  static std::once_flag once;
+  std::call_once(once, [] {
+    if (openblas_get_parallel && openblas_get_parallel() == 1) openblas_set_num_threads(1);  // its own threads
+    if (!openblas_get_corename || std::getenv("OPENBLAS_CORETYPE")) return;
+    Level cpu = cpu_level();
+    if (kernel_level(openblas_get_corename()) >= cpu) return;
+    const char* wanted = cpu == kAvx512 ? "SkylakeX" : "Haswell";
+    if (gotoblas_dynamic_init && gotoblas_dynamic_quit) {
+      setenv("OPENBLAS_CORETYPE", wanted, 1);
+      gotoblas_dynamic_quit();
+      gotoblas_dynamic_init();
+      unsetenv("OPENBLAS_CORETYPE");
+    }
+    if (kernel_level(openblas_get_corename()) < cpu) {
+      std::fprintf(stderr,
+                   "rapt: OpenBLAS runs its %s kernels, which are slow on this CPU. Set OPENBLAS_CORETYPE=%s in the "
+                   "environment, or install a newer OpenBLAS.\n",
+                   openblas_get_corename(), wanted);
+    }
+  });
+}
+
+int64_t pieces(int64_t n, int64_t size) { return (n + size - 1) / size; }
+
+// ---- one call on this thread ----
+
+// Outside a parallel region an OpenMP BLAS would start threads of its own and cut the work by their number.
+class OneThread {
+ public:
+  OneThread() : threads_(omp_in_parallel() ? 0 : omp_get_max_threads()) {
+    if (threads_ > 1) omp_set_num_threads(1);
+  }
+  ~OneThread() {
+    if (threads_ > 1) omp_set_num_threads(threads_);
+  }
+  OneThread(const OneThread&) = delete;
+  OneThread& operator=(const OneThread&) = delete;
+
+ private:
+  int threads_;
+};
+
+constexpr CBLAS_TRANSPOSE order(bool t) { return t ? CblasTrans : CblasNoTrans; }
+
+// y = alpha · op(A) x + beta · y for a stored (rows, columns) matrix.
+void matrix_vector(bool trans, int rows, int columns, Real alpha, const Real* a, int lda, const Real* x, int x_step,
+                   Real beta, Real* y, int y_step) {
+  if (beta == 0) {  // some libraries read y even then
+    for (int64_t i = 0, n = trans ? columns : rows; i < n; ++i) y[i * y_step] = 0;
+    beta = 1;
+  }
+  blas_gemv(CblasRowMajor, order(trans), rows, columns, alpha, a, lda, x, x_step, beta, y, y_step);
+}
+
+// Sizes are checked, and not 0.
+void one_call(bool trans_a, bool trans_b, int64_t m, int64_t n, int64_t k, Real alpha, const Real* a, int64_t lda,
+              const Real* b, int64_t ldb, Real beta, Real* c, int64_t ldc) {
+  OneThread one_thread;
+  if (m == 1) {
+    matrix_vector(!trans_b, int(trans_b ? n : k), int(trans_b ? k : n), alpha, b, int(ldb), a, trans_a ? int(lda) : 1,
+                  beta, c, 1);
+  } else if (n == 1) {
+    matrix_vector(trans_a, int(trans_a ? k : m), int(trans_a ? m : k), alpha, a, int(lda), b, trans_b ? 1 : int(ldb),
+                  beta, c, int(ldc));
+  } else {
+    blas_gemm(CblasRowMajor, order(trans_a), order(trans_b), int(m), int(n), int(k), alpha, a, int(lda), b, int(ldb),
+              beta, c, int(ldc));
+  }
+}
+
+void scale(int64_t m, int64_t n, Real beta, Real* c, int64_t ldc) {
+  for (int64_t i = 0; i < m; ++i) {
+    for (int64_t j = 0; j < n; ++j) c[i * ldc + j] = beta == 0 ? 0 : beta * c[i * ldc + j];
+  }
+}
+
+void check_sizes(bool trans_a, bool trans_b, int64_t m, int64_t n, int64_t k, int64_t lda, int64_t ldb, int64_t ldc) {
+  constexpr int64_t kMax = std::numeric_limits<int>::max();
+  check(m >= 0 && n >= 0 && k >= 0 && std::max({m, n, k, lda, ldb, ldc}) <= kMax,
+        "gemm: sizes and strides must be in [0, 2^31), got m {}, n {}, k {}, lda {}, ldb {}, ldc {}", m, n, k, lda, ldb,
+        ldc);
+  check(lda >= std::max<int64_t>(1, trans_a ? m : k) && ldb >= std::max<int64_t>(1, trans_b ? k : n) &&
+            ldc >= std::max<int64_t>(1, n),
+        "gemm: rows overlap: lda {}, ldb {}, ldc {} for m {}, n {}, k {}", lda, ldb, ldc, m, n, k);
+}
+
+// ---- one block of C on this thread ----
+
+// The AVX-512 kernels of OpenBLAS have a second way for products of up to 10^6 multiplications: it reads the operands
+// where they are instead of copying them first, and is 10 to 20 % faster. So a block is made of products of that size.
+constexpr int64_t kTile = 64;    // rows and columns of C in one product
+constexpr int64_t kDepth = 192;  // and steps along the inner axis; 64 · 64 · 192 < 10^6
+bool has_small_kernels() {
+  static const bool yes = openblas_get_corename && kernel_level(openblas_get_corename()) == kAvx512;
+  return yes;
+}
+
+// Rows so far apart that each lies on a page of its own are first copied side by side.
+constexpr int64_t kFar = 4096 / sizeof(Real);
+
+void copy_rows(int64_t rows, int64_t columns, const Real* src, int64_t src_row, Real* dst, int64_t dst_row) {
+  for (int64_t i = 0; i < rows; ++i) {
+    for (int64_t j = 0; j < columns; ++j) dst[i * dst_row + j] = src[i * src_row + j];
+  }
+}
+
+void block_by_tiles(bool trans_a, bool trans_b, int64_t m, int64_t n, int64_t k, Real alpha, const Real* a, int64_t lda,
+                    const Real* b, int64_t ldb, Real beta, Real* c, int64_t ldc) {
+  bool pack_a = trans_a && lda >= kFar, pack_b = trans_b || ldb >= kFar;
+  Storage packed_a(pack_a ? kDepth * pieces(m, kTile) * kTile : 0), packed_b(pack_b ? kDepth * kTile : 0);
+  for (int64_t p = 0; p < k; p += kDepth) {
+    int64_t depth = std::min(kDepth, k - p);
+    for (int64_t i = 0; pack_a && i < m; i += kTile) {
+      copy_rows(depth, std::min(kTile, m - i), a + p * lda + i, lda, packed_a.data + i * kDepth, kTile);
+    }
+    for (int64_t j = 0; j < n; j += kTile) {
+      int64_t columns = std::min(kTile, n - j);
+      if (trans_b) {
+        transpose(columns, depth, b + j * ldb + p, ldb, packed_b.data, kTile);
+      } else if (pack_b) {
+        copy_rows(depth, columns, b + p * ldb + j, ldb, packed_b.data, kTile);
+      }
+      const Real* b_tile = pack_b ? packed_b.data : b + p * ldb + j;
+      for (int64_t i = 0; i < m; i += kTile) {
+        const Real* a_tile = pack_a ? packed_a.data + i * kDepth : trans_a ? a + p * lda + i : a + i * lda + p;
+        one_call(trans_a, false, std::min(kTile, m - i), columns, depth, alpha, a_tile, pack_a ? kTile : lda, b_tile,
+                 pack_b ? kTile : ldb, p == 0 ? beta : 1, c + i * ldc + j, ldc);
+      }
+    }
+  }
+}
+
+// ---- the cut ----
+
+// `n` in about `count` equal pieces, multiples of `unit` so that vectors and tiles stay whole.
+int64_t piece(int64_t n, int64_t count, int64_t unit) { return pieces(pieces(n, count), unit) * unit; }
+
+// Blocks of rows x columns of C, and the inner axis in parts of `inner`. Measured on the products of training steps
+// of small GPTs: blocks of 256 x 192 are as fast as any, 16 tasks keep two cores evenly busy and let
+// more help, and only where blocks of 64 x 64 are too few (gradients of small weights) do parts of the inner axis pay.
+struct Partition {
+  int64_t rows, columns, inner;
+};
+Partition partition(int64_t m, int64_t n, int64_t k) {
+  constexpr int64_t kTasks = 16;
+  int64_t parts = k >= 16 * std::max(m, n) ? std::min<int64_t>(8, pieces(k, 256)) : 1;
+  int64_t down = pieces(m, 256), across = pieces(n, 192);
+  while (down * across * parts < kTasks) {
+    int64_t rows = pieces(m, down), columns = pieces(n, across);
+    if (std::max(rows, columns) <= kTile) {
+      parts = std::max(parts, std::min(pieces(kTasks, down * across), pieces(k, 256)));
+      break;
+    }
+    (rows >= columns ? down : across) *= 2;
+  }
+  return {piece(m, down, 16), piece(n, across, kTile), piece(k, parts, 16)};
+}
+
+}  // namespace
+
+void gemm_serial(bool trans_a, bool trans_b, int64_t m, int64_t n, int64_t k, Real alpha, const Real* a, int64_t lda,
+                 const Real* b, int64_t ldb, Real beta, Real* c, int64_t ldc) {
+  check_sizes(trans_a, trans_b, m, n, k, lda, ldb, ldc);
+  if (m == 0 || n == 0) return;
+  if (k == 0) return scale(m, n, beta, c, ldc);
+  prepare_blas();
+  one_call(trans_a, trans_b, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
+}
+
+void gemm(bool trans_a, bool trans_b, int64_t m, int64_t n, int64_t k, Real alpha, const Real* a, int64_t lda,
+          const Real* b, int64_t ldb, Real beta, Real* c, int64_t ldc) {
+  check_sizes(trans_a, trans_b, m, n, k, lda, ldb, ldc);
+  if (m == 0 || n == 0) return;
+  if (k == 0) return scale(m, n, beta, c, ldc);
+  prepare_blas();
+  auto [rows, columns, inner] = partition(m, n, k);
+  int64_t across = pieces(n, columns), blocks = pieces(m, rows) * across, parts = pieces(k, inner);
+  Storage partial((parts - 1) * m * n);  // the products of the parts after the first, summed below in order
+  parallel_tasks(blocks * parts, [&, rows = rows, columns = columns, inner = inner](int64_t task) {
+    int64_t part = task / blocks, i = task % blocks / across * rows, j = task % across * columns, p = part * inner;
+    Real* out = part == 0 ? c + i * ldc + j : partial.data + (part - 1) * m * n + i * n + j;
+    int64_t block_rows = std::min(rows, m - i);
+    auto compute = block_rows >= kTile / 2 && has_small_kernels() ? block_by_tiles : one_call;
+    compute(trans_a, trans_b, block_rows, std::min(columns, n - j), std::min(inner, k - p), alpha,
+            trans_a ? a + p * lda + i : a + i * lda + p, lda, trans_b ? b + j * ldb + p : b + p * ldb + j, ldb,
+            part == 0 ? beta : 0, out, part == 0 ? ldc : n);
+  });
+  if (parts == 1) return;
+  parallel_for(m, std::max<int64_t>(1, 16384 / n), [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      for (int64_t part = 1; part < parts; ++part) {
+        const Real* add = partial.data + (part - 1) * m * n + i * n;
+        for (int64_t j = 0; j < n; ++j) c[i * ldc + j] += add[j];
+      }
+    }
+  });
+}
+
+std::string blas_description() {
+  prepare_blas();
+  if (!openblas_get_config || !openblas_get_corename) return "CBLAS";
+  std::string config = openblas_get_config();  // "OpenBLAS 0.3.21 NO_LAPACKE DYNAMIC_ARCH …"
+  size_t end = config.find(' ', config.find(' ') + 1);
+  return fmt::format("{} with {} kernels", config.substr(0, end), openblas_get_corename());
+}
+
+}  // namespace rapt::inline RAPT_ABI
