@@ -71,7 +71,7 @@ void expect_right(Gemm f, const Case& x) {
     for (int64_t j = x.n; j < c.stride; ++j)
       ASSERT_TRUE(std::isnan(c.values[i * c.stride + j])) << "wrote beyond a row";
   }
-  EXPECT_LE(worst, std::numeric_limits<Real>::epsilon() * (4 + 0.5 * double(x.k)));
+  EXPECT_LE(worst, std::numeric_limits<Real>::epsilon() * (4 + double(x.k)));
 }
 
 class GemmTest : public ::testing::TestWithParam<Gemm> {};
