@@ -52,12 +52,12 @@ std::vector<OpRow> op_table(int64_t n) {
       {"pow/3", [](Inputs x) { return pow(x[0], 3.0); }, {in({n, 4})}},
       {"pow/fraction", [](Inputs x) { return pow(x[0], -1.5); }, {positive({n, 4})}},
       {"pow/tensor", [](Inputs x) { return pow(x[0], x[1]); }, {positive({n, 4}), in({n, 4})}, {.broadcasts = true}},
-      {"clamp", [](Inputs x) { return clamp(x[0], -1.1, 0.9); }, {apart({n, 4}, 0.05)}},
+      {"clamp", [](Inputs x) { return clamp(x[0], -1, 0.83); }, {apart({n, 4}, 0.05)}},
       {"maximum",
        [](Inputs x) { return maximum(x[0], x[1]); },
        {apart({n, 4}), apart({n, 4}, 0.15)},
        {.broadcasts = true}},
-      {"maximum/number", [](Inputs x) { return maximum(x[0], 0.3); }, {apart({n, 4}, 0.05)}},
+      {"maximum/number", [](Inputs x) { return maximum(x[0], 0.33); }, {apart({n, 4}, 0.05)}},
       {"where",
        [](Inputs x) {
          return where(from_values({4}, {1, 0, 0, 2}), x[0], x[1]);

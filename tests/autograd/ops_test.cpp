@@ -59,6 +59,7 @@ void expect_same_bits(const Tensor& a, const Tensor& b, const std::string& what)
   if (!a) return;
   ASSERT_EQ(a.shape, b.shape) << what;
   std::vector<Real> x = a.to_vector(), y = b.to_vector();
+  if (x.empty()) return;
   EXPECT_EQ(std::memcmp(x.data(), y.data(), x.size() * sizeof(Real)), 0) << what << ":\n"
                                                                          << to_string(a) << "\n"
                                                                          << to_string(b);
@@ -120,11 +121,14 @@ int64_t total(Inputs inputs) {
 TEST_P(OpTest, GradientIsRight) {
   OpRow row = GetParam().at(3);
   std::vector<Tensor> inputs = make_inputs(row);
+  bool few = total(inputs) <= 300;
+  if (few) {
+    GradCheckResult each = grad_check(row.function, inputs);
+    EXPECT_TRUE(each) << each.message;
+  }
+  if (few && sizeof(Real) == 4) return;  // whose long steps in a random direction pass over kinks
   GradCheckResult along = grad_check(row.function, inputs, {.directional = true});
   EXPECT_TRUE(along) << along.message;
-  if (total(inputs) > 300) return;
-  GradCheckResult each = grad_check(row.function, inputs);
-  EXPECT_TRUE(each) << each.message;
 }
 
 TEST_P(OpTest, AnyStrides) {
@@ -184,7 +188,6 @@ TEST_P(OpTest, AnySize) {
       EXPECT_EQ(outcome.gradients[i].shape, inputs[i].shape) << "n = " << n;
       EXPECT_FALSE(has_nan(outcome.gradients[i])) << "n = " << n;
     }
-    // in float a random direction through many elements is too steep for one step
     if (sizeof(Real) == 4 || outcome.output.numel() == 0) continue;
     GradCheckResult result = grad_check(row.function, inputs, {.directional = n > 2, .allow_zero = true});
     EXPECT_TRUE(result) << "n = " << n << ": " << result.message;
