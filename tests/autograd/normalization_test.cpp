@@ -1,5 +1,6 @@
 #include <gtest/gtest.h>
 #include <rapt/autograd/ops.h>
+#include <rapt/core/random.h>
 #include <rapt/core/view.h>
 
 #include <cmath>
