@@ -26,6 +26,7 @@ std::string described(const Json& value) {
   if (value.is_object()) return "an object";
   if (value.is_array()) return "an array";
   if (value.is_string()) return quoted_name(value.get_ref<const std::string&>());
+  if (value.is_number_integer() && !value.is_number_unsigned() && value == 0) return "-0";
   return value.dump();
 }
 

@@ -30,12 +30,6 @@ constexpr std::array<DtypeRow, 20> kDtypes{{
 }};
 static_assert(kDtypes[size_t(Dtype::kC64)].name == "C64");
 
-std::string shape_text(const std::vector<int64_t>& shape, size_t most = 16) {
-  std::string text = "[";
-  for (size_t i = 0; i < std::min(shape.size(), most); ++i) text += fmt::format("{}{}", i > 0 ? "," : "", shape[i]);
-  return text + (shape.size() > most ? ",…]" : "]");
-}
-
 // The number of bits of a tensor, or −1 when it does not fit. Zeros are left out of the product: strides must fit too.
 int64_t bits_of(Dtype dtype, const std::vector<int64_t>& shape) {
   int64_t product = bits_of(dtype);
@@ -103,6 +97,12 @@ constexpr auto same = [](auto value) { return value; };
 
 std::string_view name_of(Dtype dtype) { return kDtypes[size_t(dtype)].name; }
 int bits_of(Dtype dtype) { return kDtypes[size_t(dtype)].bits; }
+
+std::string shape_text(const std::vector<int64_t>& shape, size_t most) {
+  std::string text = "[";
+  for (size_t i = 0; i < std::min(shape.size(), most); ++i) text += fmt::format("{}{}", i > 0 ? "," : "", shape[i]);
+  return text + (shape.size() > most ? ",…]" : "]");
+}
 
 Safetensors Safetensors::open(const std::filesystem::path& path) {
   auto file = std::make_shared<const MappedFile>(path);

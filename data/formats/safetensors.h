@@ -43,6 +43,9 @@ inline constexpr Dtype kRealDtype = sizeof(Real) == 4 ? Dtype::kF32 : Dtype::kF6
 std::string_view name_of(Dtype dtype);  ///< "F32"
 int bits_of(Dtype dtype);               ///< bits of one element
 
+/// "[2,3]", with at most `most` of the sizes.
+std::string shape_text(const std::vector<int64_t>& shape, size_t most = 16);
+
 /// A named array of bytes that somebody else owns: a part of a mapped file, or what is to be written.
 struct TensorView {
   std::string name;
