@@ -56,7 +56,7 @@ std::string to_string(const Tensor& x) {
   if (x.rank() == 0) return fmt::format("Tensor({:.6g})", x.item());
   std::string out = fmt::format("Tensor{}", x.shape);
   if (x.numel() == 0) return out;
-  out += " " + statistics(x) + "\n";
+  out += fmt::format(" {}\n", statistics(x));
   // the first matrix of a stack stands for the rest
   Tensor m = x.detach();
   while (m.rank() > 2) m = view::select(m, 0, 0);

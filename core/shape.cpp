@@ -53,8 +53,12 @@ Shape broadcast(const char* op, const Shape& a, const Shape& b) {
 
 std::string to_string(const Shape& shape) {
   std::string out = "(";
-  for (int i = 0; i < shape.rank; ++i) out += fmt::format("{}{}", i ? ", " : "", shape.sizes[i]);
-  return out + (shape.rank == 1 ? ",)" : ")");
+  for (int i = 0; i < shape.rank; ++i) {
+    if (i > 0) out += ", ";
+    out += std::to_string(shape.sizes[i]);
+  }
+  out += shape.rank == 1 ? ",)" : ")";
+  return out;
 }
 
 }  // namespace rapt::inline RAPT_ABI

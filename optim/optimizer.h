@@ -1,0 +1,57 @@
+#pragma once
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "../nn/module.h"
+
+namespace rapt::inline RAPT_ABI {
+
+/// Updates parameters by their gradients. A subclass writes the update of one parameter:
+///
+///     struct Plain : Optimizer {
+///       explicit Plain(std::vector<NamedTensor> p) : Optimizer(std::move(p), 0.1) {}
+///       void update(size_t, Tensor& w, const Tensor& g) override {
+///         for (int64_t j = 0; j < w.numel(); ++j) w.mutable_data()[j] -= Real(learning_rate()) * g.data()[j];
+///       }
+///     };
+class Optimizer {
+ public:
+  virtual ~Optimizer() = default;
+  Optimizer(const Optimizer&) = delete;
+  Optimizer& operator=(const Optimizer&) = delete;
+
+  /// Updates every parameter that has a gradient. Reports, once, parameters that got one but belong to no optimizer.
+  void step();
+  void zero_gradients();
+  double learning_rate() const { return learning_rate_; }
+  void set_learning_rate(double rate) { learning_rate_ = rate; }
+  int64_t steps() const { return steps_; }  ///< steps taken
+
+  /// What has to be saved to go on exactly: "steps", and the tensors kept for each parameter, as "m.blocks.0.…".
+  std::vector<NamedTensor> state() const;
+  /// Throws one Error that lists everything missing, unexpected and misshapen.
+  void load_state(const std::vector<NamedTensor>& state);
+
+ protected:
+  Optimizer(std::vector<NamedTensor> parameters, double learning_rate);
+  /// One parameter and its gradient, both dense, of the same shape. steps() counts the running step already.
+  virtual void update(size_t i, Tensor& parameter, const Tensor& gradient) = 0;
+
+  const std::vector<NamedTensor>& parameters() const { return parameters_; }
+  /// Keeps a tensor of zeros like each parameter (where `wanted` holds), under a name. Returns the index of slot().
+  size_t add_slot(const std::string& name, const std::vector<bool>& wanted = {});
+  Tensor& slot(size_t which, size_t i) { return slots_[which].tensors[i]; }
+
+ private:
+  struct Slot {
+    std::string name;
+    std::vector<Tensor> tensors;  // empty where there is none
+  };
+  std::vector<NamedTensor> parameters_;
+  std::vector<Slot> slots_;
+  double learning_rate_;
+  int64_t steps_ = 0;
+};
+
+}  // namespace rapt::inline RAPT_ABI

@@ -1,0 +1,227 @@
+#include <gtest/gtest.h>
+
+#include <nlohmann/json.hpp>
+
+#include "program.h"
+
+namespace rapt::test {
+namespace {
+
+// A text that a tiny model learns in seconds.
+std::string little_text() {
+  std::string text;
+  for (int i = 0; i < 120; ++i) text += "the cat sat on the mat and the dog lay by the log. ";
+  return text;
+}
+
+constexpr const char* kTiny = " --layers 1 --heads 2 --dim 16 --context 16 --batch 4 --warmup 5 --eval-every 10 ";
+
+class Program : public testing::Test {
+ protected:
+  TemporaryFolder folder;
+  void SetUp() override { make_file(folder / "text.txt", little_text()); }
+
+  Result train(const std::string& more) { return rapt(folder, "train text.txt --out run" + std::string(kTiny) + more); }
+  std::string checkpoint(const std::string& run, int step) {
+    char name[64];
+    std::snprintf(name, sizeof name, "/ckpt-%08d.safetensors", step);
+    return read_file(folder / (run + name));
+  }
+  std::string all_files() {
+    std::string all;
+    std::vector<std::filesystem::path> paths;
+    for (const auto& entry : std::filesystem::recursive_directory_iterator(folder.path)) {
+      std::string name = entry.path().filename().string();
+      if (entry.is_regular_file() && !name.starts_with("std")) paths.push_back(entry.path());
+    }
+    std::sort(paths.begin(), paths.end());
+    for (const auto& path : paths) all += path.string() + "\n" + read_file(path);
+    return all;
+  }
+};
+
+TEST_F(Program, HelpAndVersion) {
+  for (const char* arguments : {"--help", "train --help", "sample --help", "eval --help", "--version"}) {
+    Result r = rapt(folder, arguments);
+    EXPECT_EQ(r.code, 0) << arguments;
+    EXPECT_GT(r.out.size(), 20u) << arguments;
+    EXPECT_EQ(r.err, "") << arguments;
+  }
+  EXPECT_NE(rapt(folder, "--version").out.find("kernels"), std::string::npos);
+}
+
+TEST_F(Program, TrainsEvaluatesAndSamples) {
+  Result r = train("--steps 30 --lr 1e-2");
+  ASSERT_EQ(r.code, 0) << r.err;
+  EXPECT_NE(r.out.find("saved in run"), std::string::npos) << r.out;
+  EXPECT_EQ(r.out.find('\r'), std::string::npos) << "a pipe gets plain lines";
+  for (const char* name : {"config.json", "log.jsonl", "LATEST", "ckpt-00000030.safetensors"}) {
+    EXPECT_TRUE(std::filesystem::exists(folder / (std::string("run/") + name))) << name;
+  }
+
+  std::istringstream log(read_file(folder / "run/log.jsonl"));
+  int lines = 0;
+  double first = 0, last = 0;
+  for (std::string line; std::getline(log, line); ++lines) {
+    auto json = nlohmann::json::parse(line);
+    EXPECT_EQ(json.at("step"), lines + 1);
+    for (const char* key : {"loss", "lr", "grad_norm", "tokens_per_second"})
+      EXPECT_TRUE(json.at(key).is_number()) << key;
+    EXPECT_EQ(json.at("val_loss").is_null(), (lines + 1) % 10 != 0);
+    (lines == 0 ? first : last) = json.at("loss");
+  }
+  EXPECT_EQ(lines, 30);
+  EXPECT_LT(last, first - 0.3);
+
+  Result e = rapt(folder, "eval run --json");
+  ASSERT_EQ(e.code, 0) << e.err;
+  auto json = nlohmann::json::parse(e.out);
+  EXPECT_EQ(json.size(), 3u);
+  EXPECT_GT(json.at("loss").get<double>(), 0);
+  EXPECT_GT(json.at("bits_per_byte").get<double>(), 0);
+  EXPECT_EQ(json.at("tokens"), int(little_text().size() / 10) - 1);
+  EXPECT_EQ(rapt(folder, "eval run text.txt --json").code, 0);
+
+  Result s = rapt(folder, "sample run --prompt 'the ' --tokens 40 --seed 3");
+  ASSERT_EQ(s.code, 0) << s.err;
+  EXPECT_EQ(s.out.rfind("the ", 0), 0u);
+  EXPECT_EQ(s.out.size(), 4 + 40 + 1u);
+  EXPECT_EQ(rapt(folder, "sample run --prompt 'the ' --tokens 40 --seed 3").out, s.out);
+  EXPECT_NE(rapt(folder, "sample run --prompt 'the ' --tokens 40 --seed 4").out, s.out);
+  EXPECT_EQ(rapt(folder, "sample run --prompt 'the ' --tokens 9 --temperature 0 --seed 1").out,
+            rapt(folder, "sample run --prompt 'the ' --tokens 9 --top-k 1 --seed 2").out);
+}
+
+TEST_F(Program, AnyNumberOfThreadsGivesTheSameCheckpoint) {
+  ASSERT_EQ(rapt(folder, "train text.txt --out one --threads 1 --steps 20 --dropout 0.1" + std::string(kTiny)).code, 0);
+  std::string one = checkpoint("one", 20);
+  ASSERT_GT(one.size(), 1000u);
+  for (int threads : {2, 3, 8}) {
+    std::string out = "t" + std::to_string(threads);
+    ASSERT_EQ(rapt(folder, "train text.txt --out " + out + " --threads " + std::to_string(threads) +
+                               " --steps 20 --dropout 0.1" + kTiny)
+                  .code,
+              0);
+    EXPECT_EQ(checkpoint(out, 20), one) << threads;
+  }
+}
+
+TEST_F(Program, ResumingIsExact) {
+  for (std::string more :
+       {"", "--optimizer muon --accumulate 2 --dropout 0.1 ", "--optimizer sgd --tokenizer bytes "}) {
+    SCOPED_TRACE(more);
+    std::filesystem::remove_all(folder / "whole");
+    std::filesystem::remove_all(folder / "halves");
+    std::string flags = kTiny + more + "--steps 40";
+    ASSERT_EQ(rapt(folder, "train text.txt --out whole" + flags).code, 0);
+    ASSERT_EQ(rapt(folder, "train text.txt --out halves --stop-at 17" + flags).code, 130);
+    Result resumed = rapt(folder, "train --resume halves");
+    ASSERT_EQ(resumed.code, 0) << resumed.err;
+    EXPECT_EQ(checkpoint("halves", 40), checkpoint("whole", 40));
+    // the log reads as if nothing had happened, but for the speed
+    std::istringstream a(read_file(folder / "whole/log.jsonl")), b(read_file(folder / "halves/log.jsonl"));
+    for (std::string x, y; std::getline(a, x);) {
+      ASSERT_TRUE(std::getline(b, y));
+      EXPECT_EQ(x.substr(0, x.find("tokens_per_second")), y.substr(0, y.find("tokens_per_second")));
+    }
+  }
+}
+
+TEST_F(Program, AnInterruptSavesAndCanBeResumed) {
+  std::string script = "( sleep 1; pkill -INT -n -f 'out interrupted' ) & ";
+  Result r =
+      rapt(folder, "train text.txt --out interrupted --steps 1000000 --schedule constant" + std::string(kTiny), script);
+  EXPECT_EQ(r.code, 130) << r.err;
+  EXPECT_NE(r.out.find("--resume interrupted"), std::string::npos) << r.out;
+  EXPECT_TRUE(std::filesystem::exists(folder / "interrupted/LATEST"));
+}
+
+struct Bad {
+  const char* name;
+  const char* arguments;
+  int code;
+  const char* message;  // part of it
+};
+void PrintTo(const Bad& bad, std::ostream* out) { *out << bad.name; }
+
+class BadInput : public Program, public testing::WithParamInterface<Bad> {};
+
+TEST_P(BadInput, GetsOneClearMessageAndLosesNothing) {
+  make_file(folder / "empty.txt", "");
+  make_file(folder / "short.txt", "too short");
+  make_file(folder / "binary.txt", std::string("abc\0def", 7) + little_text());
+  make_file(folder / "latin1.txt", "caf\xe9 " + little_text());
+  make_file(folder / "unknown.txt", little_text() + "\xe2\x82\xac" + little_text());
+  std::filesystem::create_directories(folder / "folder");
+  ASSERT_EQ(train("--steps 10").code, 0);
+  std::filesystem::copy(folder / "run", folder / "cut");
+  std::filesystem::copy(folder / "run", folder / "changed");
+  std::filesystem::resize_file(folder / "cut/ckpt-00000010.safetensors", 3000);
+  std::string bytes = read_file(folder / "changed/ckpt-00000010.safetensors");
+  bytes[bytes.size() - 100] = char(bytes[bytes.size() - 100] ^ 1);
+  make_file(folder / "changed/ckpt-00000010.safetensors", bytes);
+  std::string before = all_files();
+
+  Result r = rapt(folder, GetParam().arguments);
+  EXPECT_EQ(r.code, GetParam().code) << r.out << r.err;
+  EXPECT_EQ(r.err.rfind("rapt: ", 0), 0u) << r.err;
+  EXPECT_NE(r.err.find(GetParam().message), std::string::npos) << r.err;
+  EXPECT_LT(std::count(r.err.begin(), r.err.end(), '\n'), 8) << r.err;
+  EXPECT_EQ(all_files(), before);
+}
+
+constexpr Bad kBad[] = {
+    {"MissingText", "train nothing.txt", 3, "nothing.txt"},
+    {"EmptyText", "train empty.txt", 3, "empty"},
+    {"BinaryText", "train binary.txt", 3, "binary.txt"},
+    {"NotUtf8", "train latin1.txt", 3, "UTF-8"},
+    {"ShortText", "train short.txt", 3, "short"},
+    {"AFolderAsText", "train folder", 3, "folder"},
+    {"HeadsDoNotDivide", "train text.txt --heads 3 --dim 16", 2, "heads"},
+    {"UnknownFlag", "train text.txt --layrs 2", 2, "--layers"},
+    {"UnknownFlagWithValue", "train text.txt --larning-rate=2", 2, "unknown flag"},
+    {"NotANumber", "train text.txt --layers two", 2, "--layers"},
+    {"Negative", "train text.txt --lr -1", 2, "--lr"},
+    {"UnknownCommand", "trane", 2, "train"},
+    {"UnknownOptimizer", "train text.txt --optimizer adam", 2, "adamw"},
+    {"UnknownSchedule", "train text.txt --schedule cosin", 2, "cosine"},
+    {"UnknownTokenizer", "train text.txt --tokenizer char", 2, "characters"},
+    {"OutHoldsARun", "train text.txt --out run", 2, "--resume run"},
+    {"OutIsAFile", "train text.txt --out text.txt", 3, "text.txt"},
+    {"OutCantBeWritten", "train text.txt --out /proc/run", 3, "/proc/run"},
+    {"ResumeNothing", "train --resume folder", 3, "folder"},
+    {"ResumeWithOtherModel", "train --resume run --layers 3", 2, "--layers 3"},
+    {"ResumeWithUnknownCharacter", "train unknown.txt --resume run --steps 20", 3, "U+20AC"},
+    {"EvalUnknownCharacter", "eval run unknown.txt", 3, "U+20AC"},
+    {"SampleUnknownCharacter", "sample run --prompt 'caf\xc3\xa9'", 3, "U+00E9"},
+    {"EvalMissingRun", "eval nowhere", 3, "nowhere"},
+    {"TruncatedCheckpoint", "eval cut", 3, "ckpt-00000010"},
+    {"ChangedCheckpoint", "eval changed", 3, "ckpt-00000010"},
+    {"TopPOutOfRange", "sample run --top-p 1.5", 2, "--top-p"},
+    {"SampleWithoutRun", "sample", 2, "run"},
+};
+INSTANTIATE_TEST_SUITE_P(Table, BadInput, testing::ValuesIn(kBad), [](const auto& info) { return info.param.name; });
+
+TEST_F(Program, DivergenceStopsAndKeepsTheLastGoodCheckpoint) {
+  ASSERT_EQ(train("--steps 10").code, 0);
+  Result r = rapt(folder, "train --resume run --steps 400 --lr 1e30 --min-lr 1e30 --schedule constant --clip 0");
+  EXPECT_EQ(r.code, 4) << r.out << r.err;
+  EXPECT_NE(r.err.find("step"), std::string::npos) << r.err;
+  EXPECT_NE(r.err.find("not finite"), std::string::npos) << r.err;
+  Result e = rapt(folder, "eval run --json");
+  EXPECT_EQ(e.code, 0) << e.err;
+}
+
+TEST_F(Program, AFullDiskIsReportedAndLosesNothing) {
+  ASSERT_EQ(train("--steps 10").code, 0);
+  std::string before = read_file(folder / "run/ckpt-00000010.safetensors");
+  // a limit on the size of files stands in for the disk
+  Result r = rapt(folder, "train --resume run --steps 20", "ulimit -f 8; trap '' XFSZ;");
+  EXPECT_EQ(r.code, 3) << r.out << r.err;
+  EXPECT_NE(r.err.find("ckpt-00000020"), std::string::npos) << r.err;
+  EXPECT_EQ(read_file(folder / "run/ckpt-00000010.safetensors"), before);
+  EXPECT_EQ(rapt(folder, "eval run --json").code, 0);
+}
+
+}  // namespace
+}  // namespace rapt::test

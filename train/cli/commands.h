@@ -1,0 +1,22 @@
+#pragma once
+#include <CLI/CLI.hpp>
+#include <functional>
+
+#include "../config.h"
+
+/// The rapt program: one file per command. Each adds itself to the command line and gives what to do when it was
+/// chosen, which returns the exit code.
+namespace rapt::cli {
+
+enum ExitCode { kDone = 0, kFailed = 1, kUsage = 2, kBadData = 3, kDiverged = 4, kInterrupted = 130 };
+
+struct Command {
+  CLI::App* app;
+  std::function<int()> run;
+};
+
+Command train_command(CLI::App& program);
+Command sample_command(CLI::App& program);
+Command eval_command(CLI::App& program);
+
+}  // namespace rapt::cli

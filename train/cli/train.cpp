@@ -1,0 +1,152 @@
+#include <csignal>
+#include <filesystem>
+
+#include "../../core/parallel.h"
+#include "../report.h"
+#include "../session.h"
+#include "commands.h"
+
+namespace rapt::cli {
+
+namespace {
+
+namespace fs = std::filesystem;
+
+volatile std::sig_atomic_t interrupts = 0;
+
+// The first signal asks for a stop after the step, the second ends the program at once.
+void on_signal(int signal) {
+  interrupts = 1;
+  std::signal(signal, SIG_DFL);
+}
+
+struct TrainArguments {
+  RunConfig config;
+  std::vector<std::pair<std::string, CLI::Option*>> flags;  // which of the configuration were given
+  std::string text, out, resume;
+  CLI::Option* resume_option = nullptr;
+  int64_t stop_at = 0;
+  int threads = 0;
+};
+
+bool holds_run(const fs::path& folder) {
+  std::error_code error;
+  for (const auto& entry : fs::directory_iterator(folder, error)) {
+    if (checkpoint_step(entry.path().filename().string())) return true;
+  }
+  return false;
+}
+
+std::string default_name(const std::string& text) {
+  return "runs/" + (text.empty() ? std::string("stories") : fs::path(text).stem().string());
+}
+
+// A folder nobody has trained in yet.
+fs::path new_folder(const TrainArguments& a) {
+  if (!a.out.empty()) {
+    check<UsageError>(!holds_run(a.out), "--out: {} holds a run already; resume it with --resume {}, or choose another",
+                      a.out, a.out);
+    return a.out;
+  }
+  std::string name = default_name(a.text);
+  fs::path folder = name;
+  for (int i = 2; holds_run(folder); ++i) folder = fmt::format("{}-{}", name, i);
+  return folder;
+}
+
+// What was given on the command line replaces what the run had; what the model is made of can't change.
+void apply_flags(const TrainArguments& a, RunConfig& config) {
+  auto given = [&](const std::string& name) {
+    for (const auto& [flag, option] : a.flags) {
+      if (flag == name) return option->count() > 0;
+    }
+    return false;
+  };
+  std::string conflicts;
+  visit_fields(
+      [&](const ConfigField& field, auto& own, const auto& wanted) {
+        if (!given(field.name)) return;
+        if (field.of_model && own != wanted) {
+          conflicts += fmt::format("\n  --{} {} (the run has {})", field.name, wanted, own);
+        }
+        own = wanted;
+      },
+      config, a.config);
+  check<UsageError>(conflicts.empty(), "--resume: these can't change in a run:{}", conflicts);
+  check_config(config);
+}
+
+int resume(TrainArguments& a, SessionOptions& session) {
+  fs::path folder = !a.resume.empty() ? a.resume : !a.out.empty() ? a.out : default_name(a.text);
+  Run run = Run::load(folder);
+  apply_flags(a, run.config);
+  if (!a.text.empty()) run.config.text = a.text;
+  Text text = run_text(run.config);
+  if (text.hash() != run.text_hash) {
+    run.notes.push_back(fmt::format("warning: {} is not the text this run was trained on so far", text.name()));
+    run.text_hash = text.hash();
+  }
+  session.folder = folder;
+  if (run.step >= run.config.steps) {
+    fmt::print("{} has all its {} steps; give more with --steps\n", folder.string(), run.step);
+    return kDone;
+  }
+  fmt::print("resuming {} at step {} of {}\n", folder.string(), run.step, run.config.steps);
+  return train_session(run, text, session) ? kDone : kInterrupted;
+}
+
+int start(TrainArguments& a, SessionOptions& session) {
+  a.config.text = a.text;
+  check_config(a.config);
+  session.folder = new_folder(a);
+  Text text = run_text(a.config);
+  Run run(a.config, make_tokenizer(a.config.tokenizer, text.view()));
+  run.text_hash = text.hash();
+  fmt::print("{}: {} characters or bytes of text, vocabulary {}; model of {} parameters; {} threads; into {}\n",
+             text.name(), short_number(double(text.size())), run.tokenizer.vocabulary_size(),
+             short_number(double(run.model.parameter_count())), threads(), session.folder.string());
+  return train_session(run, text, session) ? kDone : kInterrupted;
+}
+
+int train(TrainArguments& a) {
+  // --resume takes an optional folder, so a text behind it lands there
+  if (a.text.empty() && fs::is_regular_file(a.resume)) std::swap(a.text, a.resume);
+  if (a.threads > 0) set_threads(a.threads);
+  SessionOptions session;
+  session.stop_at = a.stop_at;
+  session.interrupted = [] { return interrupts != 0; };
+  std::signal(SIGINT, on_signal);
+  std::signal(SIGTERM, on_signal);
+  return a.resume_option->count() > 0 ? resume(a, session) : start(a, session);
+}
+
+}  // namespace
+
+Command train_command(CLI::App& program) {
+  auto arguments = std::make_shared<TrainArguments>();
+  TrainArguments& a = *arguments;
+  CLI::App* app = program.add_subcommand("train", "Train a GPT on a text; without one, on the built-in stories");
+  app->add_option("text", a.text, "UTF-8 text file");
+  auto add_flag = [&](const ConfigField& field, auto& value) {
+    CLI::Option* option;
+    std::string flag = std::string("--") + field.name;
+    if constexpr (std::is_same_v<std::decay_t<decltype(value)>, bool>) {
+      option = app->add_flag(flag, value, field.help);
+    } else {
+      option = app->add_option(flag, value, field.help)->capture_default_str();
+    }
+    a.flags.emplace_back(field.name, option);
+  };
+  visit_fields(add_flag, a.config);
+  app->add_option("--threads", a.threads, "threads to compute with (results do not depend on it)")
+      ->check(CLI::PositiveNumber)
+      ->default_str("all cores");
+  app->add_option("--out", a.out, "folder for checkpoints, configuration and log")->default_str("runs/<text>");
+  a.resume_option =
+      app->add_option("--resume", a.resume, "go on with the run in this folder (or in --out)")->expected(0, 1);
+  app->add_option("--stop-at", a.stop_at, "save and stop after this step, as an interrupt would; --resume goes on")
+      ->check(CLI::PositiveNumber);
+  return {app, [arguments] { return train(*arguments); }};
+}
+
+}  // namespace rapt::cli

@@ -1,0 +1,119 @@
+#include "config.h"
+
+#include <algorithm>
+#include <cmath>
+#include <nlohmann/json.hpp>
+#include <numeric>
+#include <type_traits>
+
+#include "../data/formats/json.h"
+
+namespace rapt::inline RAPT_ABI {
+
+namespace {
+
+void check_name(const char* flag, const std::string& value, std::initializer_list<std::string> known) {
+  if (std::ranges::find(known, value) != known.end()) return;
+  std::vector<std::string> names(known);
+  std::string near = nearest(value, names), all;
+  for (const std::string& name : names) all += (all.empty() ? "" : ", ") + name;
+  throw UsageError(fmt::format("--{}: there is no \"{}\"{}; known are {}", flag, value,
+                               near.empty() ? "" : fmt::format(", did you mean \"{}\"?", near), all));
+}
+
+}  // namespace
+
+void check_config(const RunConfig& config) {
+  visit_fields(
+      [](const ConfigField& field, const auto& value) {
+        if constexpr (std::is_arithmetic_v<std::decay_t<decltype(value)>>) {
+          check<UsageError>(std::isfinite(double(value)) && double(value) >= field.least && double(value) <= field.most,
+                            "--{}: {} is out of range; it must be at least {}{}", field.name, value, field.least,
+                            std::isfinite(field.most) ? fmt::format(" and at most {}", field.most) : "");
+        }
+      },
+      config);
+  check_name("tokenizer", config.tokenizer, {"characters", "bytes"});
+  check_name("optimizer", config.optimizer, {"adamw", "muon", "sgd"});
+  check_name("schedule", config.schedule, {"constant", "linear", "cosine", "wsd"});
+  check<UsageError>(config.dim % config.heads == 0, "--heads: {} heads do not divide --dim {}; try --dim {}",
+                    config.heads, config.dim, (config.dim + config.heads - 1) / config.heads * config.heads);
+  check<UsageError>(config.min_lr <= config.lr, "--min-lr: {} is above --lr {}", config.min_lr, config.lr);
+  check<UsageError>(config.beta1 < 1 && config.beta2 < 1, "--beta1, --beta2: must be below 1, got {} and {}",
+                    config.beta1, config.beta2);
+}
+
+GptConfig model_config(const RunConfig& c, int64_t vocabulary) {
+  GptConfig model;
+  model.vocabulary = vocabulary;
+  model.context = c.context;
+  model.layers = c.layers;
+  model.heads = c.heads;
+  model.dim = c.dim;
+  model.bias = c.bias;
+  model.dropout = c.dropout;
+  return model;
+}
+
+std::string to_json(const RunConfig& config) {
+  OrderedJson json;
+  json["text"] = config.text;
+  visit_fields([&](const ConfigField& field, const auto& value) { json[field.name] = value; }, config);
+  return to_json_text(json, 2);
+}
+
+RunConfig config_from_json(const std::string& text, const std::string& where) {
+  JsonValue json = parse_json(text, where);
+  RunConfig config;
+  config.text = json["text"].string();
+  std::vector<std::string> known{"text"};
+  visit_fields(
+      [&](const ConfigField& field, auto& value) {
+        using T = std::decay_t<decltype(value)>;
+        JsonValue given = json[field.name];
+        known.emplace_back(field.name);
+        if constexpr (std::is_same_v<T, bool>) {
+          value = given.boolean();
+        } else if constexpr (std::is_same_v<T, int64_t>) {
+          value = given.integer();
+        } else if constexpr (std::is_same_v<T, double>) {
+          value = given.number();
+        } else {
+          value = given.string();
+        }
+      },
+      config);
+  for (const std::string& key : json.keys()) {
+    check<DataError>(std::ranges::find(known, key) != known.end(), "{}: unknown key {}", where, quoted_name(key));
+  }
+  try {
+    check_config(config);
+  } catch (const UsageError& error) {
+    throw DataError(fmt::format("{}: {}", where, error.what()));
+  }
+  return config;
+}
+
+std::string nearest(const std::string& word, std::span<const std::string> known) {
+  std::string best;
+  size_t best_distance = word.size() / 3 + 2;  // further away it is another word
+  for (const std::string& candidate : known) {
+    std::vector<size_t> row(candidate.size() + 1);
+    std::iota(row.begin(), row.end(), size_t{0});
+    for (size_t i = 1; i <= word.size(); ++i) {
+      size_t diagonal = std::exchange(row[0], i);
+      for (size_t j = 1; j <= candidate.size(); ++j) {
+        size_t changed = diagonal + (word[i - 1] != candidate[j - 1]);
+        diagonal = row[j];
+        row[j] = std::min({row[j] + 1, row[j - 1] + 1, changed});
+      }
+    }
+    if (row.back() < best_distance) {
+      best_distance = row.back();
+      best = candidate;
+    }
+  }
+  return best;
+}
+
+}  // namespace rapt::inline RAPT_ABI

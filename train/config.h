@@ -1,0 +1,98 @@
+#pragma once
+#include <cstdint>
+#include <limits>
+#include <string>
+
+#include "../nn/gpt.h"
+
+namespace rapt::inline RAPT_ABI {
+
+/// Everything that decides what a run computes, under the names of the command line's flags. The defaults train on the
+/// built-in corpus.
+struct RunConfig {
+  std::string text;  ///< path; empty: the built-in stories
+  std::string tokenizer = "characters";
+  int64_t layers = 4;
+  int64_t heads = 4;
+  int64_t dim = 128;
+  int64_t context = 128;
+  bool bias = false;
+  double dropout = 0;
+
+  int64_t batch = 16;
+  int64_t accumulate = 1;
+  int64_t steps = 2000;
+  std::string optimizer = "adamw";
+  double lr = 1e-3;
+  double min_lr = 1e-4;
+  int64_t warmup = 100;
+  std::string schedule = "cosine";
+  double weight_decay = 0.1;
+  double beta1 = 0.9;
+  double beta2 = 0.99;
+  double clip = 1;
+  int64_t seed = 1;
+
+  int64_t eval_every = 250;
+  int64_t eval_batches = 0;
+  int64_t sample_every = 0;
+
+  bool operator==(const RunConfig&) const = default;
+};
+
+/// A flag as the command line, the configuration file and error messages know it.
+struct ConfigField {
+  const char* name;
+  const char* help;
+  bool of_model = false;  ///< a run that is resumed must keep it
+  double least = 0, most = std::numeric_limits<double>::infinity();
+};
+
+/// Calls visit(field, value…) for every field, with its value in each of the configurations: the one list of flags.
+template <class Visit, class... Config>
+void visit_fields(Visit visit, Config&... c) {
+  using F = ConfigField;
+  visit(F{"tokenizer", "how text becomes tokens: characters or bytes", true}, c.tokenizer...);
+  visit(F{"layers", "transformer blocks", true, 1}, c.layers...);
+  visit(F{"heads", "attention heads in each block; must divide dim", true, 1}, c.heads...);
+  visit(F{"dim", "width of the residual stream", true, 1}, c.dim...);
+  visit(F{"context", "tokens that the model sees at once", true, 1}, c.context...);
+  visit(F{"bias", "biases in linear layers and norms", true}, c.bias...);
+  visit(F{"dropout", "probability of dropping a number while training", false, 0, 1}, c.dropout...);
+  visit(F{"batch", "windows in a batch", false, 1}, c.batch...);
+  visit(F{"accumulate", "batches whose gradients are averaged before a step", false, 1}, c.accumulate...);
+  visit(F{"steps", "optimizer steps", false, 1}, c.steps...);
+  visit(F{"optimizer", "adamw, muon or sgd", true}, c.optimizer...);
+  visit(F{"lr", "learning rate at its peak; with muon that of hidden matrices, such as 0.02", false, 0}, c.lr...);
+  visit(F{"min-lr", "learning rate at the end of the schedule", false, 0}, c.min_lr...);
+  visit(F{"warmup", "steps of linear warm-up", false, 0}, c.warmup...);
+  visit(F{"schedule", "constant, linear, cosine or wsd (warmup-stable-decay)"}, c.schedule...);
+  visit(F{"weight-decay", "decoupled decay of matrices", false, 0}, c.weight_decay...);
+  visit(F{"beta1", "decay of the first moment, or momentum", false, 0, 1}, c.beta1...);
+  visit(F{"beta2", "decay of the second moment", false, 0, 1}, c.beta2...);
+  visit(F{"clip", "largest global norm of the gradient; 0: no clipping", false, 0}, c.clip...);
+  visit(F{"seed", "of the weights, the batches and dropout", false, 0}, c.seed...);
+  visit(F{"eval-every", "steps between validations, each with a checkpoint; 0: at the end only", false, 0},
+        c.eval_every...);
+  visit(F{"eval-batches", "batches of a validation; 0: the whole split", false, 0}, c.eval_batches...);
+  visit(F{"sample-every", "steps between samples; 0: at the end only", false, 0}, c.sample_every...);
+}
+
+/// Throws UsageError for values out of range, unknown names, and heads that do not divide dim.
+void check_config(const RunConfig& config);
+
+GptConfig model_config(const RunConfig& config, int64_t vocabulary);
+
+/// The configuration as JSON text with every value, and back; from_json is strict and throws DataError naming `where`.
+std::string to_json(const RunConfig& config);
+RunConfig config_from_json(const std::string& json, const std::string& where);
+
+/// Wrong usage of the program: an unknown flag, a value out of range.
+struct UsageError : Error {
+  using Error::Error;
+};
+
+/// The known word nearest to `word` by edit distance, if it is near enough to be meant; else empty.
+std::string nearest(const std::string& word, std::span<const std::string> known);
+
+}  // namespace rapt::inline RAPT_ABI

@@ -1,0 +1,75 @@
+#include "trainer.h"
+
+#include <chrono>
+#include <cmath>
+
+#include "../core/random.h"
+#include "../optim/clip.h"
+
+namespace rapt::inline RAPT_ABI {
+
+namespace {
+
+bool finite(const Tensor& x) {
+  if (!x) return true;
+  for (Real v : x.to_vector()) {
+    if (!std::isfinite(v)) return false;
+  }
+  return true;
+}
+
+// Which parameter is to blame, and the group of parameters it belongs to.
+std::string first_broken(const std::vector<NamedTensor>& parameters) {
+  for (const NamedTensor& p : parameters) {
+    const char* group = p.tensor.rank() >= 2 ? "matrices" : "vectors";
+    if (!finite(p.tensor)) return fmt::format("the weight {} (of the {}) is not finite", p.name, group);
+    if (!finite(gradient(p.tensor))) return fmt::format("the gradient of {} (of the {}) is not finite", p.name, group);
+  }
+  return "all weights and gradients are finite";
+}
+
+}  // namespace
+
+Trainer::Trainer(std::vector<NamedTensor> parameters, Optimizer& optimizer, TrainerOptions options, int64_t first_step)
+    : parameters_(std::move(parameters)), optimizer_(optimizer), options_(std::move(options)), done_(first_step) {
+  check(options_.accumulate >= 1, "trainer: accumulate must be at least 1, got {}", options_.accumulate);
+  check(options_.learning_rate && options_.batch && options_.loss,
+        "trainer: learning_rate, batch and loss must be given");
+}
+
+StepReport Trainer::step() {
+  auto start = std::chrono::steady_clock::now();
+  StepReport report;
+  report.learning_rate = options_.learning_rate(done_);
+  for (int64_t micro = 0; micro < options_.accumulate; ++micro) {
+    manual_seed(mix_seed(options_.seed, uint64_t(done_)), uint64_t(micro) << 32);
+    Batch batch = options_.batch(done_, micro);
+    Tensor loss = options_.loss(batch);
+    report.loss += double(loss.item()) / double(options_.accumulate);
+    report.tokens += batch.y.numel();
+    backward(loss, full(loss.shape, Real(1.0 / double(options_.accumulate))));
+  }
+  auto diverged = [&](const std::string& what) {
+    std::string broken = first_broken(parameters_);
+    for (const NamedTensor& p : parameters_) set_gradient(p.tensor, {});
+    throw DivergedError(fmt::format("training diverged at step {}: {}; {}", done_ + 1, what, broken));
+  };
+  if (!std::isfinite(report.loss)) diverged(fmt::format("the loss is {}", report.loss));
+  try {
+    report.gradient_norm = clip_gradient_norm(parameters_, options_.clip > 0 ? options_.clip : INFINITY);
+  } catch (const Error& error) {
+    diverged(error.what());
+  }
+  optimizer_.set_learning_rate(report.learning_rate);
+  optimizer_.step();
+  optimizer_.zero_gradients();
+  report.step = ++done_;
+  report.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  return report;
+}
+
+void Trainer::run(int64_t steps, const std::function<bool(const StepReport&)>& after_step) {
+  while (done_ < steps && after_step(step())) {}
+}
+
+}  // namespace rapt::inline RAPT_ABI
