@@ -71,37 +71,56 @@ void tile_gradients(const Tile& tile, const Prepared::Block& rows, Real* scores,
   }
 }
 
-// Gradients of keys [k0, k0 + kTile) of one kv head, from all queries that read them, and what these keys add to dq.
-// dq(h) gives the matrix of head h that is added to.
-template <class DQ>
-void backward_keys(const AttentionProblem& p, const Operands& x, const Prepared& prepared, int64_t b, int64_t kv_head,
-                   int64_t k0, Real* scores, Real* dweights, int64_t dq_stride, DQ dq) {
-  const Real *k = x.k(b, kv_head, k0), *v = x.v(b, kv_head, k0);
-  Real *dk = x.dk(b, kv_head, k0), *dv = x.dv(b, kv_head, k0);
-  int64_t nk = std::min(kTile, p.keys - k0);
-  for (int64_t j = 0; j < nk; ++j) {
-    std::fill_n(dk + j * x.dk.row_stride, p.dim, Real(0));
-    std::fill_n(dv + j * x.dv.row_stride, p.value_dim, Real(0));
+// What one task works on: tiles, and the gradients of one tile of keys as dense rows.
+struct Workspace {
+  Real *scores, *dweights, *dk, *dv;
+
+  explicit Workspace(const AttentionProblem& p)
+      : scores(tile_memory(kTile * (2 * kTile + p.dim + p.value_dim))),
+        dweights(scores + kTile * kTile),
+        dk(dweights + kTile * kTile),
+        dv(dk + kTile * p.dim) {
+    if (p.queries % kTile) std::fill_n(scores, 2 * kTile * kTile, Real(0));  // unused lanes, kept from being denormal
   }
+};
+
+void write_rows(int64_t rows, int64_t columns, const Real* from, Real* to, int64_t to_stride) {
+  for (int64_t j = 0; j < rows; ++j) std::copy_n(from + j * columns, columns, to + j * to_stride);
+}
+
+// Gradients of keys [k0, k0 + kTile) of one kv head, from all queries that read them, and what these keys add to dq.
+// dq(h) is the first row of head h; `first` if nothing was added to it before.
+template <class DQ>
+void backward_keys(const AttentionProblem& p, const Operands& x, const Prepared& prepared, const Workspace& work,
+                   int64_t b, int64_t kv_head, int64_t k0, bool first, int64_t dq_stride, DQ dq) {
+  const Real *k = x.k(b, kv_head, k0), *v = x.v(b, kv_head, k0);
+  std::fill_n(work.dk, kTile * p.dim, Real(0));
+  std::fill_n(work.dv, kTile * p.value_dim, Real(0));
   for (int64_t h = kv_head * p.group(); h < (kv_head + 1) * p.group(); ++h) {
     for (int64_t q0 = p.query_begin(k0) / kTile * kTile; q0 < p.queries; q0 += kTile) {
       Tile tile(p, q0, k0);
       Prepared::Block rows = prepared.block(b * p.heads + h, q0);
-      tile_product(tile, p.dim, p.scale, k, x.k.row_stride, rows.queries_t, scores);
-      tile_product(tile, p.value_dim, 1, v, x.v.row_stride, rows.dout_t, dweights);
-      tile_gradients(tile, rows, scores, dweights);
+      tile_product(tile, p.dim, p.scale, k, x.k.row_stride, rows.queries_t, work.scores);
+      tile_product(tile, p.value_dim, 1, v, x.v.row_stride, rows.dout_t, work.dweights);
+      tile_gradients(tile, rows, work.scores, work.dweights);
       for_key_slices(tile, [&](int64_t j, int64_t count, int64_t i) {
-        gemm_serial(false, false, count, p.value_dim, tile.nq - i, 1, scores + j * kTile + i, kTile,
-                    x.dout(b, h, q0 + i), x.dout.row_stride, 1, dv + j * x.dv.row_stride, x.dv.row_stride);
-        gemm_serial(false, false, count, p.dim, tile.nq - i, p.scale, dweights + j * kTile + i, kTile,
-                    x.q(b, h, q0 + i), x.q.row_stride, 1, dk + j * x.dk.row_stride, x.dk.row_stride);
+        gemm_serial(false, false, count, p.value_dim, tile.nq - i, 1, work.scores + j * kTile + i, kTile,
+                    x.dout(b, h, q0 + i), x.dout.row_stride, 1, work.dv + j * p.value_dim, p.value_dim);
+        gemm_serial(false, false, count, p.dim, tile.nq - i, p.scale, work.dweights + j * kTile + i, kTile,
+                    x.q(b, h, q0 + i), x.q.row_stride, 1, work.dk + j * p.dim, p.dim);
       });
+      Real* dq_rows = dq(h) + q0 * dq_stride;
+      for (int64_t i = 0; first && !tile.full() && i < tile.nq; ++i)
+        std::fill_n(dq_rows + i * dq_stride, p.dim, Real(0));
       for_query_slices(tile, [&](int64_t i, int64_t count, int64_t keys) {
-        gemm_serial(true, false, count, p.dim, keys, p.scale, dweights + i, kTile, k, x.k.row_stride, 1,
-                    dq(h) + (q0 + i) * dq_stride, dq_stride);
+        gemm_serial(true, false, count, p.dim, keys, p.scale, work.dweights + i, kTile, k, x.k.row_stride,
+                    first && tile.full() ? 0 : 1, dq_rows + i * dq_stride, dq_stride);
       });
     }
   }
+  int64_t nk = std::min(kTile, p.keys - k0);
+  write_rows(nk, p.dim, work.dk, x.dk(b, kv_head, k0), x.dk.row_stride);
+  write_rows(nk, p.value_dim, work.dv, x.dv(b, kv_head, k0), x.dv.row_stride);
 }
 
 // The keys are cut into chunks, so that there are enough tasks for many cores also with few heads. Each chunk sums a dq
@@ -163,15 +182,13 @@ void attention_backward(const Tensor& q, const Tensor& k, const Tensor& v, const
     auto head_dq = [&](int64_t h) {
       return chunks.count > 1 ? partial.data + (chunk * heads + b * p.heads + h) * matrix : x.dq(b, h);
     };
-    for (int64_t h = kv_head * p.group(); h < (kv_head + 1) * p.group(); ++h) {
-      for (int64_t i = chunks.count > 1 ? p.query_begin(k_begin) / kTile * kTile : 0; i < p.queries; ++i) {
-        std::fill_n(head_dq(h) + i * dq_stride, p.dim, Real(0));
-      }
-    }
-    Storage scratch(2 * kTile * kTile);
-    std::fill_n(scratch.data, 2 * kTile * kTile, Real(0));
+    Workspace work(p);
     for (int64_t k0 = k_begin; k0 < k_end; k0 += kTile) {
-      backward_keys(p, x, prepared, b, kv_head, k0, scratch.data, scratch.data + kTile * kTile, dq_stride, head_dq);
+      backward_keys(p, x, prepared, work, b, kv_head, k0, k0 == k_begin, dq_stride, head_dq);
+    }
+    for (int64_t h = kv_head * p.group(); k_begin == 0 && h < (kv_head + 1) * p.group(); ++h) {
+      int64_t no_keys = p.keys > 0 ? p.query_begin(0) / kTile * kTile : p.queries;  // whole tiles, touched by no task
+      for (int64_t i = 0; i < no_keys; ++i) std::fill_n(head_dq(h) + i * dq_stride, p.dim, Real(0));
     }
   });
   if (chunks.count == 1) return;

@@ -64,10 +64,10 @@ struct Operands {
 // One tile of queries of one head against all keys that they read.
 void forward_queries(const AttentionProblem& p, const Operands& x, int64_t b, int64_t h, int64_t q0) {
   int64_t kv_head = h / p.group(), nq = std::min(kTile, p.queries - q0);
-  Storage scratch(kTile * (p.dim + kTile + p.value_dim));
-  Real *queries_t = scratch.data, *scores = queries_t + kTile * p.dim, *sum = scores + kTile * kTile;
+  Real* queries_t = tile_memory(kTile * (p.dim + kTile + p.value_dim));
+  Real *scores = queries_t + kTile * p.dim, *sum = scores + kTile * kTile;
   transpose(nq, p.dim, x.q(b, h, q0), x.q.row_stride, queries_t, kTile);
-  std::fill_n(scores, kTile * kTile, Real(0));
+  if (nq < kTile) std::fill_n(scores, kTile * kTile, Real(0));  // lanes that stay unused, kept from being denormal
   OnlineSoftmax softmax;
   int64_t key_end = p.key_end(q0 + nq);
   for (int64_t k0 = 0; k0 < key_end; k0 += kTile) {

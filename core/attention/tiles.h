@@ -1,5 +1,6 @@
 #pragma once
 #include <algorithm>
+#include <memory>
 
 #include "../gemm.h"
 #include "problem.h"
@@ -13,6 +14,14 @@ namespace rapt::inline RAPT_ABI {
 inline constexpr int64_t kTile = 64;
 
 inline int64_t tiles(int64_t n) { return (n + kTile - 1) / kTile; }
+
+/// Memory of this thread for the tiles of one task, good until the next call. It is kept between tasks: they are short,
+/// and asking the allocator for each would make many cores wait for one another.
+inline Real* tile_memory(int64_t elements) {
+  thread_local std::unique_ptr<Storage> memory;
+  if (!memory || memory->capacity < elements) memory = std::make_unique<Storage>(elements);
+  return memory->data;
+}
 
 /// Scores of queries [q0, q0 + nq) against keys [k0, k0 + nk).
 struct Tile {
