@@ -41,7 +41,7 @@ void sum_rows(const Real* x, int64_t rows, int64_t n, Real* y) {
   }
 }
 
-// x (rows, n) -> y (n): rows in fixed groups, the groups' sums added in order.
+// x (rows, n) -> y (n): rows in fixed groups, the groups' sums added in order and in double, there may be many.
 void sum_columns(const Real* x, int64_t rows, int64_t n, Real* y) {
   constexpr int64_t kGroup = 64;
   int64_t groups = (rows + kGroup - 1) / kGroup;
@@ -55,14 +55,20 @@ void sum_columns(const Real* x, int64_t rows, int64_t n, Real* y) {
       for (int64_t i = 0; i < n; ++i) sum[i] += p[i];
     }
   });
-  std::fill(y, y + n, Real(0));
-  parallel_for(n, 1 << 12, [&](int64_t begin, int64_t end) {
-    for (int64_t g = 0; g < groups; ++g) {
-      const Real* p = partial.data + g * n;
+  constexpr int64_t kWidth = 64;
+  parallel_for((n + kWidth - 1) / kWidth, std::max<int64_t>(1, (1 << 13) / (groups * kWidth)),
+               [&](int64_t begin, int64_t end) {
+                 for (int64_t first = begin * kWidth; first < std::min(n, end * kWidth); first += kWidth) {
+                   int64_t width = std::min(kWidth, n - first);
+                   double sum[kWidth] = {};
+                   for (int64_t g = 0; g < groups; ++g) {
+                     const Real* p = partial.data + g * n + first;
 #pragma omp simd
-      for (int64_t i = begin; i < end; ++i) y[i] += p[i];
-    }
-  });
+                     for (int64_t i = 0; i < width; ++i) sum[i] += p[i];
+                   }
+                   for (int64_t i = 0; i < width; ++i) y[first + i] = Real(sum[i]);
+                 }
+               });
 }
 
 }  // namespace
