@@ -12,13 +12,8 @@ namespace rapt::inline RAPT_ABI {
 
 namespace detail {
 
-/// 256 bytes of lanes: four AVX-512 registers, enough to hide the latency of the addition.
-template <class T>
-inline constexpr int kLanes = 256 / int(sizeof(T));
-
-template <class T, class F, class Combine>
+template <int L, class T, class F, class Combine>
 [[gnu::always_inline]] inline T lane_reduce(int64_t n, T start, F& f, Combine combine) {
-  constexpr int L = kLanes<T>;
   alignas(64) T lane[L];
   for (int i = 0; i < L; ++i) lane[i] = start;
   int64_t j = 0;
@@ -33,6 +28,13 @@ template <class T, class F, class Combine>
     for (int i = 0; i < width; ++i) lane[i] = combine(lane[i], lane[i + width]);
   }
   return lane[0];
+}
+
+/// 256 bytes of lanes: four AVX-512 registers, enough to hide the latency of the addition. Short rows get 64 bytes.
+template <class T, class F, class Combine>
+[[gnu::always_inline]] inline T lane_reduce(int64_t n, T start, F& f, Combine combine) {
+  constexpr int kMany = 256 / int(sizeof(T)), kFew = 64 / int(sizeof(T));
+  return n >= 2 * kMany ? lane_reduce<kMany>(n, start, f, combine) : lane_reduce<kFew>(n, start, f, combine);
 }
 
 }  // namespace detail
