@@ -51,7 +51,8 @@ struct PackedAttention {
     return view::transpose(view::select(five, 2, i), 1, 2);
   }
   Tensor split_heads(const Tensor& merged) const {
-    return view::transpose(view::reshape(merged, {merged.shape[0], merged.shape[1], heads, -1}), 1, 2);
+    return view::transpose(view::reshape(merged, {merged.shape[0], merged.shape[1], heads, merged.shape[2] / heads}), 1,
+                           2);
   }
 
   Tensor forward(std::span<const Tensor> x, Needs needs) {

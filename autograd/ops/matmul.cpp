@@ -77,7 +77,8 @@ struct Matmul {
     Real* out = y.mutable_data();
     auto one = [&](auto product, int64_t i) {
       product(left.transposed, right.transposed, m, n, k, Real(1), left.tensor.data() + left.offset(i, batch),
-              left.stride, right.tensor.data() + right.offset(i, batch), right.stride, Real(0), out + i * m * n, n);
+              left.stride, right.tensor.data() + right.offset(i, batch), right.stride, Real(0), out + i * m * n,
+              leading(n));
     };
     // many small products: one task each; few large ones: each on all threads
     const int64_t count = batch.numel();

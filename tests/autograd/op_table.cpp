@@ -24,6 +24,13 @@ Tensor random_tensor(const RowInput& input, uint64_t seed) {
   return from_values(input.shape, values);
 }
 
+// 0, 1, …, classes − 1, 0, …
+Tokens cycling(const Shape& shape, int32_t classes) {
+  std::vector<int32_t> ids(size_t(shape.numel()));
+  for (size_t i = 0; i < ids.size(); ++i) ids[i] = int32_t(i) % classes;
+  return {shape, ids};
+}
+
 }  // namespace
 
 RowInput in(const Shape& shape, double low, double high) { return {shape, low, high}; }
@@ -183,6 +190,71 @@ std::vector<OpRow> op_table(int64_t n) {
          return index_select(x[0], 0, {{3}, {1, 1, 0}});
        },
        {in({2, n})}},
+
+      // Products
+      {"matmul", [](Inputs x) { return matmul(x[0], x[1]); }, {in({n, 3}), in({3, 4})}},
+      {"matmul/inner",
+       [](Inputs x) { return matmul(x[0], x[1]); },
+       {in({2, n}), in({n, 3})},
+       {.float_tolerance = 1e-4}},
+      {"matmul/stack", [](Inputs x) { return matmul(x[0], x[1]); }, {in({n, 2, 3}), in({n, 3, 2})}},
+      {"matmul/broadcast", [](Inputs x) { return matmul(x[0], x[1]); }, {in({n, 1, 2, 3}), in({4, 3, 2})}},
+      {"matmul/by_column", [](Inputs x) { return matmul(x[0], x[1]); }, {in({n, 2, 3}), in({3})}},
+      {"matmul/row_by", [](Inputs x) { return matmul(x[0], x[1]); }, {in({3}), in({n, 3, 2})}},
+      {"matmul/dot", [](Inputs x) { return matmul(x[0], x[1]); }, {in({n}), in({n})}, {.float_tolerance = 1e-4}},
+      {"linear", [](Inputs x) { return linear(x[0], x[1], x[2]); }, {in({n, 3}), in({4, 3}), in({4})}},
+      {"linear/no_bias", [](Inputs x) { return linear(x[0], x[1]); }, {in({2, n, 3}), in({4, 3})}},
+
+      // Normalisation
+      {"softmax", [](Inputs x) { return softmax(x[0]); }, {in({n, 5})}},
+      {"softmax/middle", [](Inputs x) { return softmax(x[0], 1); }, {in({n, 5, 2})}},
+      {"softmax/first", [](Inputs x) { return softmax(x[0], 0); }, {in({n, 3})}},
+      {"log_softmax", [](Inputs x) { return log_softmax(x[0]); }, {in({n, 5})}},
+      {"log_softmax/middle", [](Inputs x) { return log_softmax(x[0], -2); }, {in({n, 5, 2})}},
+      {"layer_norm", [](Inputs x) { return layer_norm(x[0], x[1], x[2]); }, {in({n, 6}), in({6}), in({6})}},
+      {"layer_norm/weight", [](Inputs x) { return layer_norm(x[0], x[1], {}); }, {in({2, n, 6}), in({6})}},
+      {"layer_norm/plain", [](Inputs x) { return layer_norm(x[0], {}, {}); }, {in({n, 6})}},
+      {"rms_norm", [](Inputs x) { return rms_norm(x[0], x[1]); }, {in({n, 6}), in({6})}},
+      {"rms_norm/plain", [](Inputs x) { return rms_norm(x[0], {}); }, {in({2, n, 6})}},
+
+      // Lookup and noise
+      {"embedding", [n](Inputs x) { return embedding(x[0], cycling({n}, 3)); }, {in({3, 4})}},
+      {"embedding/stack",
+       [n](Inputs x) {
+         return embedding(x[0], cycling({2, n}, 2));
+       },
+       {in({5, 4})}},
+      {"dropout", [](Inputs x) { return dropout(x[0], 0.3); }, {in({n, 5})}},
+
+      // Losses
+      {"cross_entropy", [n](Inputs x) { return cross_entropy(x[0], cycling({n}, 5)); }, {in({n, 5})}},
+      {"cross_entropy/options",
+       [n](Inputs x) {
+         return cross_entropy(x[0], cycling({2, n}, 5), {.ignore_index = 1, .label_smoothing = 0.1});
+       },
+       {in({2, n, 5})}},
+      {"linear_cross_entropy",
+       [n](Inputs x) { return linear_cross_entropy(x[0], x[1], cycling({n}, 5)); },
+       {in({n, 3}), in({5, 3})}},
+      {"linear_cross_entropy/options",
+       [n](Inputs x) {
+         return 3 * linear_cross_entropy(x[0], x[1], cycling({2, n}, 5), {.ignore_index = 1, .label_smoothing = 0.1});
+       },
+       {in({2, n, 3}), in({5, 3})}},
+
+      // Attention
+      {"attention",
+       [](Inputs x) { return attention(x[0], x[1], x[2]); },
+       {in({n, 2, 3, 4}), in({n, 2, 5, 4}), in({n, 2, 5, 3})},
+       {.many = 300}},
+      {"attention/causal",
+       [](Inputs x) { return attention(x[0], x[1], x[2], {.causal = true, .scale = Real(0.3)}); },
+       {in({2, 4, n, 4}), in({2, 2, n, 4}), in({2, 2, n, 4})},
+       {.many = 150}},
+      {"packed_attention",
+       [](Inputs x) { return packed_attention(x[0], 2, {.causal = true}); },
+       {in({n, 3, 24})},
+       {.many = 300}},
   };
 }
 
