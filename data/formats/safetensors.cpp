@@ -93,6 +93,32 @@ void encode_as(const Tensor& x, std::vector<std::byte>& bytes, F f) {
 
 constexpr auto same = [](auto value) { return value; };
 
+// The numbers of a tensor. Piece by piece lets go of the mapped file, if any, so that they are not in memory twice.
+Tensor read_tensor(const TensorView& view, const MappedFile* file) {
+  check<DataError>(view.shape.size() <= size_t(Shape::kMaxRank),
+                   "tensor {}: {} dimensions are valid but not supported, expected at most {}", quoted_name(view.name),
+                   view.shape.size(), Shape::kMaxRank);
+  bool supported =
+      view.dtype == Dtype::kF32 || view.dtype == Dtype::kF64 || view.dtype == Dtype::kF16 || view.dtype == Dtype::kBF16;
+  check<DataError>(supported, "tensor {}: dtype {} is valid but not supported here, expected F32, F64, F16 or BF16",
+                   quoted_name(view.name), name_of(view.dtype));
+  Shape shape;
+  for (int64_t size : view.shape) shape.push_back(size);
+  Tensor result = empty(shape);
+  Real* out = result.mutable_data();
+  for (std::span<const std::byte> rest = view.bytes; !rest.empty();) {
+    auto piece = rest.first(std::min<size_t>(rest.size(), size_t{1} << 22));
+    if (view.dtype == Dtype::kF32) decode<float>(piece, out, same);
+    if (view.dtype == Dtype::kF64) decode<double>(piece, out, same);
+    if (view.dtype == Dtype::kF16) decode<uint16_t>(piece, out, half_to_float);
+    if (view.dtype == Dtype::kBF16) decode<uint16_t>(piece, out, bfloat16_to_float);
+    if (file) file->release(piece);
+    out += piece.size() * 8 / size_t(bits_of(view.dtype));
+    rest = rest.subspan(piece.size());
+  }
+  return result;
+}
+
 }  // namespace
 
 std::string_view name_of(Dtype dtype) { return kDtypes[size_t(dtype)].name; }
@@ -193,17 +219,16 @@ const TensorView& Safetensors::at(std::string_view name) const {
 Tensor Safetensors::tensor(std::string_view name) const {
   const TensorView& view = at(name);
   try {
-    Tensor result = to_tensor(view);
-    release(view.bytes);
-    return result;
+    return read_tensor(view, file_.get());
   } catch (const DataError& e) {
     throw DataError(fmt::format("{}: {}", name_, e.what()));
   }
 }
 
 std::vector<int64_t> Safetensors::integers(std::string_view name) const {
+  const TensorView& view = at(name);
   try {
-    return to_integers(at(name));
+    return to_integers(view);
   } catch (const DataError& e) {
     throw DataError(fmt::format("{}: {}", name_, e.what()));
   }
@@ -213,25 +238,7 @@ void Safetensors::release(std::span<const std::byte> part) const {
   if (file_) file_->release(part);
 }
 
-Tensor to_tensor(const TensorView& view) {
-  check<DataError>(view.shape.size() <= size_t(Shape::kMaxRank),
-                   "tensor {}: {} dimensions are valid but not supported, expected at most {}", quoted_name(view.name),
-                   view.shape.size(), Shape::kMaxRank);
-  Shape shape;
-  for (int64_t size : view.shape) shape.push_back(size);
-  Tensor result = empty(shape);
-  Real* out = result.mutable_data();
-  switch (view.dtype) {
-    case Dtype::kF32: decode<float>(view.bytes, out, same); break;
-    case Dtype::kF64: decode<double>(view.bytes, out, same); break;
-    case Dtype::kF16: decode<uint16_t>(view.bytes, out, half_to_float); break;
-    case Dtype::kBF16: decode<uint16_t>(view.bytes, out, bfloat16_to_float); break;
-    default:
-      throw DataError(fmt::format("tensor {}: dtype {} is valid but not supported here, expected F32, F64, F16 or BF16",
-                                  quoted_name(view.name), name_of(view.dtype)));
-  }
-  return result;
-}
+Tensor to_tensor(const TensorView& view) { return read_tensor(view, nullptr); }
 
 std::vector<int64_t> to_integers(const TensorView& view) {
   std::vector<int64_t> result(view.bytes.size() * 8 / size_t(bits_of(view.dtype)));

@@ -73,7 +73,7 @@ class Safetensors {
 
   const TensorView* find(std::string_view name) const;         ///< null when there is none
   const TensorView& at(std::string_view name) const;           ///< throws DataError when there is none
-  Tensor tensor(std::string_view name) const;                  ///< to_tensor of it, and lets go of the mapped memory
+  Tensor tensor(std::string_view name) const;                  ///< to_tensor of it, without the file staying in memory
   std::vector<int64_t> integers(std::string_view name) const;  ///< to_integers of it
 
   /// Lets go of the memory behind a part of the mapped file until it is read again.
