@@ -14,7 +14,10 @@ void check_adamw(const AdamWConfig& c) {
 }
 
 AdamW::AdamW(std::vector<NamedTensor> parameters, AdamWConfig config)
-    : Optimizer(std::move(parameters), config.learning_rate), config_(config), m_(add_slot("m")), v_(add_slot("v")) {
+    : Optimizer(std::move(parameters), config.learning_rate),
+      config_(config),
+      m_(add_slot("adamw.m")),
+      v_(add_slot("adamw.v")) {
   check_adamw(config);
 }
 
@@ -23,25 +26,25 @@ void AdamW::update(size_t i, Tensor& parameter, const Tensor& gradient) {
 }
 
 void adamw_update(const AdamWConfig& c, double learning_rate, int64_t step, Tensor& parameter, const Tensor& gradient,
-                  Tensor& first, Tensor& second) {
+                  Tensor& mean, Tensor& mean_square) {
   const Real keep = Real(parameter.rank() >= 2 ? 1 - learning_rate * c.weight_decay : 1);
-  const Real beta2 = Real(c.beta2), new1 = Real(1 - c.beta1), new2 = Real(1 - c.beta2), epsilon = Real(c.epsilon);
+  const Real beta1 = Real(c.beta1), beta2 = Real(c.beta2), epsilon = Real(c.epsilon);
+  const Real new1 = Real(1 - c.beta1), new2 = Real(1 - c.beta2);
   const Real rate = Real(learning_rate / (1 - std::pow(c.beta1, double(step))));
   const Real unbias = Real(1 / std::sqrt(1 - std::pow(c.beta2, double(step))));
-  // far below anything that moves a weight; smaller ones decay into denormals, on which the loop is several times
-  // slower
-  constexpr Real kTiny = Real(1e-30);
-  Real *w = parameter.mutable_data(), *m = first.mutable_data(), *v = second.mutable_data();
+  constexpr Real kTinyGradient = Real(1e-15);  // its square is kTinyState
+  Real *w = parameter.mutable_data(), *m = mean.mutable_data(), *v = mean_square.mutable_data();
   const Real* g = gradient.data();
   parallel_for(parameter.numel(), 1 << 13, [=](int64_t begin, int64_t end) {
 #pragma omp simd
     for (int64_t j = begin; j < end; ++j) {
-      Real a = m[j] + new1 * (g[j] - m[j]), b = beta2 * v[j] + new2 * g[j] * g[j];
-      a = std::abs(a) < kTiny ? 0 : a;
-      b = b < kTiny ? 0 : b;
-      m[j] = a;
-      v[j] = b;
-      w[j] = w[j] * keep - rate * a / (std::sqrt(b) * unbias + epsilon);
+      Real large = std::abs(g[j]) < kTinyGradient ? 0 : g[j];
+      Real mj = beta1 * m[j] + new1 * g[j], vj = beta2 * v[j] + new2 * large * large;
+      mj = std::abs(mj) < kTinyState ? 0 : mj;
+      vj = vj < kTinyState ? 0 : vj;
+      m[j] = mj;
+      v[j] = vj;
+      w[j] = w[j] * keep - rate * mj / (std::sqrt(vj) * unbias + epsilon);
     }
   });
 }

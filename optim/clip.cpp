@@ -10,47 +10,54 @@ namespace rapt::inline RAPT_ABI {
 
 namespace {
 
-constexpr int64_t kPiece = 1 << 14;
+// Part of a gradient; the cut depends on the shapes alone.
+struct Piece {
+  size_t parameter;
+  Real* data;
+  int64_t n;
+};
 
-// In fixed pieces whose sums are added in order.
-double sum_of_squares(const Tensor& x) {
-  const Real* p = x.data();
-  const int64_t n = x.numel();
-  std::vector<double> partial(size_t((n + kPiece - 1) / kPiece));
-  parallel_for(n, kPiece, [&](int64_t begin, int64_t end) {
-    partial[size_t(begin / kPiece)] =
-        double(lane_sum(end - begin, [=](int64_t i) { return p[begin + i] * p[begin + i]; }));
-  });
-  double sum = 0;
-  for (double s : partial) sum += s;
-  return sum;
+std::vector<Piece> cut(std::span<const NamedTensor> parameters) {
+  constexpr int64_t kPiece = 1 << 14;
+  std::vector<Piece> pieces;
+  for (size_t i = 0; i < parameters.size(); ++i) {
+    Tensor g = gradient(parameters[i].tensor);
+    if (!g) continue;
+    if (!g.contiguous()) {
+      g = clone(g);
+      set_gradient(parameters[i].tensor, g);
+    }
+    for (int64_t begin = 0; begin < g.numel(); begin += kPiece) {
+      pieces.push_back({i, g.mutable_data() + begin, std::min(kPiece, g.numel() - begin)});
+    }
+  }
+  return pieces;
 }
 
 }  // namespace
 
 double clip_gradient_norm(std::span<const NamedTensor> parameters, double max_norm) {
   check(max_norm > 0, "clip_gradient_norm: the largest norm must be above 0, got {}", max_norm);
-  double squares = 0;
-  for (const NamedTensor& p : parameters) {
-    const Tensor& g = gradient(p.tensor);
-    if (!g) continue;
-    double s = sum_of_squares(contiguous(g));
-    check(std::isfinite(s), "clip_gradient_norm: the gradient of {} is not finite (sum of its squares: {})", p.name, s);
-    squares += s;
+  const std::vector<Piece> pieces = cut(parameters);
+  std::vector<double> squares(pieces.size());
+  parallel_tasks(int64_t(pieces.size()), [&](int64_t p) {
+    const Real* g = pieces[size_t(p)].data;
+    squares[size_t(p)] = lane_sum(pieces[size_t(p)].n, [=](int64_t i) { return double(g[i]) * double(g[i]); });
+  });
+  double sum = 0;
+  for (size_t p = 0; p < pieces.size(); ++p) {
+    sum += squares[p];
+    check(std::isfinite(sum), "clip_gradient_norm: the gradient of {} is not finite (sum of its squares: {})",
+          parameters[pieces[p].parameter].name, squares[p]);
   }
-  const double norm = std::sqrt(squares);
+  const double norm = std::sqrt(sum);
   if (norm <= max_norm) return norm;
   const Real factor = Real(max_norm / (norm + 1e-6));
-  for (const NamedTensor& p : parameters) {
-    Tensor g = gradient(p.tensor);
-    if (!g) continue;
-    check(g.contiguous(), "clip_gradient_norm: the gradient of {} is not dense", p.name);
-    Real* data = g.mutable_data();
-    parallel_for(g.numel(), kPiece, [=](int64_t begin, int64_t end) {
+  parallel_tasks(int64_t(pieces.size()), [&](int64_t p) {
+    Real* g = pieces[size_t(p)].data;
 #pragma omp simd
-      for (int64_t i = begin; i < end; ++i) data[i] *= factor;
-    });
-  }
+    for (int64_t i = 0; i < pieces[size_t(p)].n; ++i) g[i] *= factor;
+  });
   return norm;
 }
 

@@ -1,18 +1,27 @@
 #include "muon.h"
 
+#include <algorithm>
 #include <cmath>
 
+#include "../core/gemm.h"
+#include "../core/kernels/elementwise.h"
+#include "../core/lanes.h"
 #include "../core/parallel.h"
-#include "../core/view.h"
 
 namespace rapt::inline RAPT_ABI {
 
-namespace {
-
 bool is_hidden_matrix(const NamedTensor& p) {
-  return p.tensor.rank() == 2 && p.name.find("embedding") == std::string::npos &&
-         p.name.find("head") == std::string::npos;
+  if (p.tensor.rank() != 2) return false;
+  std::string_view rest = p.name;
+  while (true) {
+    std::string_view part = rest.substr(0, rest.find('.'));
+    if (part.ends_with("embedding") || part.ends_with("head")) return false;
+    if (part.size() == rest.size()) return part == "weight";
+    rest.remove_prefix(part.size() + 1);
+  }
 }
+
+namespace {
 
 std::vector<bool> flipped(std::vector<bool> flags) {
   flags.flip();
@@ -33,16 +42,34 @@ std::vector<bool> choose(const std::vector<NamedTensor>& parameters,
 
 Tensor orthogonalize(const Tensor& x, int iterations) {
   check(x.rank() == 2, "orthogonalize: a matrix is needed, but x is {}", x.shape);
-  NoGrad no_grad;
-  bool tall = x.shape[0] > x.shape[1];  // the smaller Gram matrix
-  Tensor y = contiguous(tall ? view::transpose(x, 0, 1) : x);
-  y = y / (std::sqrt(double(sum(y * y).item())) + 1e-7);
+  constexpr Real a = Real(3.4445), b = Real(-4.7750), c = Real(2.0315);
+  const int64_t rows = x.shape[0], columns = x.shape[1];
+  const bool tall = rows > columns;
+  const int64_t n = std::min(rows, columns);  // the smaller Gram matrix: Xᵀ X of a tall X
+  if (n == 0) return clone(x);
+
+  Tensor dense = contiguous(x);
+  const Real* p = dense.data();
+  const double norm = std::sqrt(lane_sum(x.numel(), [=](int64_t i) { return double(p[i]) * double(p[i]); }));
+  const Real scale = Real(1 / (norm + 1e-7));
+  Tensor X = kernels::map([scale](Real v) { return scale * v; }, dense);
+  Tensor Y = empty(x.shape), G = empty({n, n}), P = empty({n, n});
   for (int i = 0; i < iterations; ++i) {
-    Tensor gram = matmul(y, transpose(y, 0, 1));
-    Tensor polynomial = -4.7750 * gram + 2.0315 * matmul(gram, gram);
-    y = 3.4445 * y + matmul(polynomial, y);
+    Real *g = G.mutable_data(), *q = P.mutable_data(), *y = Y.mutable_data();
+    // G = X Xᵀ, P = b G + c G²
+    gemm(tall, !tall, n, n, tall ? rows : columns, 1, X.data(), columns, X.data(), columns, 0, g, n);
+    copy_into(P, G);
+    gemm(false, false, n, n, n, c, g, n, g, n, b, q, n);
+    // Y = a X + P X, or a X + X P where X is tall
+    copy_into(Y, X);
+    if (tall) {
+      gemm(false, false, rows, columns, n, 1, X.data(), columns, q, n, a, y, columns);
+    } else {
+      gemm(false, false, rows, columns, n, 1, q, n, X.data(), columns, a, y, columns);
+    }
+    std::swap(X, Y);
   }
-  return contiguous(tall ? view::transpose(y, 0, 1) : y);
+  return X;
 }
 
 Muon::Muon(std::vector<NamedTensor> parameters, MuonConfig config,
@@ -50,12 +77,15 @@ Muon::Muon(std::vector<NamedTensor> parameters, MuonConfig config,
     : Optimizer(std::move(parameters), config.learning_rate),
       config_(config),
       hidden_(choose(this->parameters(), hidden)),
-      momentum_(add_slot("momentum", hidden_)),
-      m_(add_slot("m", flipped(hidden_))),
-      v_(add_slot("v", flipped(hidden_))) {
+      momentum_(add_slot("muon.momentum", hidden_)),
+      m_(add_slot("adamw.m", flipped(hidden_))),
+      v_(add_slot("adamw.v", flipped(hidden_))) {
   check_adamw(config.adamw);
   check(config.momentum >= 0 && config.momentum < 1, "muon: momentum must be in [0, 1), got {}", config.momentum);
   check(config.learning_rate > 0, "muon: the learning rate must be above 0, got {}", config.learning_rate);
+  check(config.weight_decay >= 0 && config.iterations >= 1,
+        "muon: weight decay {} must not be negative, nor iterations {} below 1", config.weight_decay,
+        config.iterations);
 }
 
 void Muon::update(size_t i, Tensor& parameter, const Tensor& gradient) {
@@ -63,24 +93,26 @@ void Muon::update(size_t i, Tensor& parameter, const Tensor& gradient) {
     double rate = config_.adamw.learning_rate * learning_rate() / config_.learning_rate;
     return adamw_update(config_.adamw, rate, steps(), parameter, gradient, slot(m_, i), slot(v_, i));
   }
-  const Real momentum = Real(config_.momentum);
+  const Real momentum = Real(config_.momentum), look_ahead = config_.nesterov ? momentum : 1;
   Tensor& buffer = slot(momentum_, i);
   Tensor ahead = empty(parameter.shape);
-  Real *b = buffer.mutable_data(), *a = ahead.mutable_data();
+  Real *b = buffer.mutable_data(), *u = ahead.mutable_data();
   const Real* g = gradient.data();
-  parallel_for(parameter.numel(), 1 << 14, [=](int64_t begin, int64_t end) {
+  parallel_for(parameter.numel(), 1 << 13, [=](int64_t begin, int64_t end) {
 #pragma omp simd
     for (int64_t j = begin; j < end; ++j) {
-      b[j] = momentum * b[j] + (1 - momentum) * g[j];
-      a[j] = (1 - momentum) * g[j] + momentum * b[j];  // Nesterov's look ahead
+      Real bj = momentum * b[j] + (1 - momentum) * g[j];
+      bj = std::abs(bj) < kTinyState ? 0 : bj;
+      b[j] = bj;
+      u[j] = g[j] + look_ahead * (bj - g[j]);
     }
   });
   Tensor direction = orthogonalize(ahead, config_.iterations);
-  double tall = std::max(1.0, double(parameter.shape[0]) / double(parameter.shape[1]));
+  const double tall = std::max(1.0, double(parameter.shape[0]) / double(parameter.shape[1]));
   const Real rate = Real(learning_rate() * std::sqrt(tall)), keep = Real(1 - learning_rate() * config_.weight_decay);
   Real* w = parameter.mutable_data();
   const Real* d = direction.data();
-  parallel_for(parameter.numel(), 1 << 14, [=](int64_t begin, int64_t end) {
+  parallel_for(parameter.numel(), 1 << 13, [=](int64_t begin, int64_t end) {
 #pragma omp simd
     for (int64_t j = begin; j < end; ++j) w[j] = w[j] * keep - rate * d[j];
   });

@@ -1,14 +1,19 @@
 #include "optimizer.h"
 
+#include <cmath>
 #include <cstdio>
+#include <set>
 
 namespace rapt::inline RAPT_ABI {
 
 Optimizer::Optimizer(std::vector<NamedTensor> parameters, double learning_rate)
     : parameters_(std::move(parameters)), learning_rate_(learning_rate) {
   check(!parameters_.empty(), "optimizer: there are no parameters to update");
+  std::set<const Node*> seen;
   for (const NamedTensor& p : parameters_) {
-    check(p.tensor.contiguous() && p.tensor.node, "optimizer: {} is no dense parameter that wants a gradient", p.name);
+    check(p.tensor && p.tensor.contiguous() && p.tensor.node,
+          "optimizer: {} is no dense parameter that wants a gradient", p.name);
+    check(seen.insert(p.tensor.node.get()).second, "optimizer: the parameter {} is given twice", p.name);
     claim_parameter(p.tensor);
   }
 }
@@ -21,7 +26,7 @@ void Optimizer::step() {
   for (size_t i = 0; i < parameters_.size(); ++i) {
     Tensor parameter = parameters_[i].tensor;
     const Tensor& g = gradient(parameter);
-    if (g) update(i, parameter, g);
+    if (g) update(i, parameter, contiguous(g));
   }
 }
 
@@ -38,9 +43,25 @@ size_t Optimizer::add_slot(const std::string& name, const std::vector<bool>& wan
   return slots_.size() - 1;
 }
 
+namespace {
+
+// The count of steps in two halves, so that it is exact however long the run: a float holds integers up to 2^24.
+constexpr int64_t kLowHalf = 1 << 20;
+
+Tensor from_count(int64_t steps) { return from_values({2}, {double(steps / kLowHalf), double(steps % kLowHalf)}); }
+
+int64_t to_count(const Tensor& halves) {
+  double high = halves.at({0}), low = halves.at({1});
+  check<DataError>(high >= 0 && high < 0x1p24 && low >= 0 && low < double(kLowHalf) && high == std::floor(high) &&
+                       low == std::floor(low),
+                   "optimizer: \"steps\" of the saved state is no count: {}, {}", high, low);
+  return int64_t(high) * kLowHalf + int64_t(low);
+}
+
+}  // namespace
+
 std::vector<NamedTensor> Optimizer::state() const {
-  // two halves, so that the count is exact however long the run: a float holds integers up to 2^24
-  std::vector<NamedTensor> all{{"steps", from_values({2}, {double(steps_ >> 20), double(steps_ & 0xFFFFF)})}};
+  std::vector<NamedTensor> all{{"steps", from_count(steps_)}};
   for (const Slot& slot : slots_) {
     for (size_t i = 0; i < parameters_.size(); ++i) {
       if (slot.tensors[i]) all.push_back({slot.name + "." + parameters_[i].name, slot.tensors[i]});
@@ -50,10 +71,19 @@ std::vector<NamedTensor> Optimizer::state() const {
 }
 
 void Optimizer::load_state(const std::vector<NamedTensor>& values) {
+  int64_t count = steps_;
+  for (const NamedTensor& v : values) {
+    if (v.name == "steps" && v.tensor.shape == Shape{2}) count = to_count(v.tensor);
+  }
   std::vector<NamedTensor> own = state();  // handles: loading fills the slots themselves
-  load_parameters(own, values);
-  const Tensor& count = own.front().tensor;
-  steps_ = (int64_t(count.at({0})) << 20) + int64_t(count.at({1}));
+  try {
+    load_parameters(own, values);
+  } catch (const Error& error) {
+    std::string problems = error.what();  // a line of its own for each, below one that speaks of the model
+    throw DataError("optimizer: the saved state is not of this optimizer and these parameters:" +
+                    problems.substr(std::min(problems.find('\n'), problems.size())));
+  }
+  steps_ = count;
 }
 
 }  // namespace rapt::inline RAPT_ABI

@@ -7,6 +7,10 @@
 
 namespace rapt::inline RAPT_ABI {
 
+/// Numbers below this in a running mean count as 0. Means that decay toward 0 would end in the range of denormals,
+/// where an operation can take a hundred times as long.
+inline constexpr Real kTinyState = Real(1e-30);
+
 /// Updates parameters by their gradients. A subclass writes the update of one parameter:
 ///
 ///     struct Plain : Optimizer {
@@ -28,9 +32,10 @@ class Optimizer {
   void set_learning_rate(double rate) { learning_rate_ = rate; }
   int64_t steps() const { return steps_; }  ///< steps taken
 
-  /// What has to be saved to go on exactly: "steps", and the tensors kept for each parameter, as "m.blocks.0.…".
+  /// What has to be saved to go on exactly: "steps", and the tensors kept for each parameter, as
+  /// "adamw.m.blocks.0.…".
   std::vector<NamedTensor> state() const;
-  /// Throws one Error that lists everything missing, unexpected and misshapen.
+  /// Throws one DataError that lists everything missing, unexpected and misshapen.
   void load_state(const std::vector<NamedTensor>& state);
 
  protected:

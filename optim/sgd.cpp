@@ -1,5 +1,7 @@
 #include "sgd.h"
 
+#include <cmath>
+
 #include "../core/parallel.h"
 
 namespace rapt::inline RAPT_ABI {
@@ -7,8 +9,9 @@ namespace rapt::inline RAPT_ABI {
 SGD::SGD(std::vector<NamedTensor> parameters, SGDConfig config)
     : Optimizer(std::move(parameters), config.learning_rate), config_(config) {
   check(config.momentum >= 0 && config.momentum < 1, "sgd: momentum must be in [0, 1), got {}", config.momentum);
+  check(config.weight_decay >= 0, "sgd: the weight decay must not be negative, got {}", config.weight_decay);
   check(!config.nesterov || config.momentum > 0, "sgd: Nesterov's form needs a momentum above 0");
-  if (config.momentum > 0) momentum_ = add_slot("momentum");
+  if (config.momentum > 0) momentum_ = add_slot("sgd.momentum");
 }
 
 void SGD::update(size_t i, Tensor& parameter, const Tensor& gradient) {
@@ -27,8 +30,10 @@ void SGD::update(size_t i, Tensor& parameter, const Tensor& gradient) {
 #pragma omp simd
     for (int64_t j = begin; j < end; ++j) {
       Real d = g[j] + decay * w[j];
-      b[j] = momentum * b[j] + d;
-      w[j] -= rate * (nesterov ? d + momentum * b[j] : b[j]);
+      Real bj = momentum * b[j] + d;
+      bj = std::abs(bj) < kTinyState ? 0 : bj;
+      b[j] = bj;
+      w[j] -= rate * (nesterov ? d + momentum * bj : bj);
     }
   });
 }
