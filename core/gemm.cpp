@@ -169,31 +169,33 @@ bool has_small_kernels() {
 constexpr int64_t kFar = 4096 / sizeof(Real);
 
 void copy_rows(int64_t rows, int64_t columns, const Real* src, int64_t src_row, Real* dst, int64_t dst_row) {
-  for (int64_t i = 0; i < rows; ++i) {
-    for (int64_t j = 0; j < columns; ++j) dst[i * dst_row + j] = src[i * src_row + j];
-  }
+  for (int64_t i = 0; i < rows; ++i) std::copy_n(src + i * src_row, columns, dst + i * dst_row);
 }
+
+// `n` in about `count` equal pieces, multiples of `unit` so that vectors and tiles stay whole.
+int64_t piece(int64_t n, int64_t count, int64_t unit) { return pieces(pieces(n, count), unit) * unit; }
 
 void block_by_tiles(bool trans_a, bool trans_b, int64_t m, int64_t n, int64_t k, Real alpha, const Real* a, int64_t lda,
                     const Real* b, int64_t ldb, Real beta, Real* c, int64_t ldc) {
-  bool pack_a = trans_a && lda >= kFar, pack_b = trans_b || ldb >= kFar;
-  Storage packed_a(pack_a ? kDepth * pieces(m, kTile) * kTile : 0), packed_b(pack_b ? kDepth * kTile : 0);
-  for (int64_t p = 0; p < k; p += kDepth) {
-    int64_t depth = std::min(kDepth, k - p);
+  const int64_t depth = piece(k, pieces(k, kDepth), 8);
+  const bool pack_a = trans_a && lda >= kFar, pack_b = trans_b || ldb >= kFar;
+  Storage packed_a(pack_a ? depth * pieces(m, kTile) * kTile : 0), packed_b(pack_b ? depth * kTile : 0);
+  for (int64_t p = 0; p < k; p += depth) {
+    const int64_t steps = std::min(depth, k - p);
     for (int64_t i = 0; pack_a && i < m; i += kTile) {
-      copy_rows(depth, std::min(kTile, m - i), a + p * lda + i, lda, packed_a.data + i * kDepth, kTile);
+      copy_rows(steps, std::min(kTile, m - i), a + p * lda + i, lda, packed_a.data + i * depth, kTile);
     }
     for (int64_t j = 0; j < n; j += kTile) {
-      int64_t columns = std::min(kTile, n - j);
+      const int64_t columns = std::min(kTile, n - j);
       if (trans_b) {
-        transpose(columns, depth, b + j * ldb + p, ldb, packed_b.data, kTile);
+        transpose(columns, steps, b + j * ldb + p, ldb, packed_b.data, kTile);
       } else if (pack_b) {
-        copy_rows(depth, columns, b + p * ldb + j, ldb, packed_b.data, kTile);
+        copy_rows(steps, columns, b + p * ldb + j, ldb, packed_b.data, kTile);
       }
       const Real* b_tile = pack_b ? packed_b.data : b + p * ldb + j;
       for (int64_t i = 0; i < m; i += kTile) {
-        const Real* a_tile = pack_a ? packed_a.data + i * kDepth : trans_a ? a + p * lda + i : a + i * lda + p;
-        one_call(trans_a, false, std::min(kTile, m - i), columns, depth, alpha, a_tile, pack_a ? kTile : lda, b_tile,
+        const Real* a_tile = pack_a ? packed_a.data + i * depth : trans_a ? a + p * lda + i : a + i * lda + p;
+        one_call(trans_a, false, std::min(kTile, m - i), columns, steps, alpha, a_tile, pack_a ? kTile : lda, b_tile,
                  pack_b ? kTile : ldb, p == 0 ? beta : 1, c + i * ldc + j, ldc);
       }
     }
@@ -202,17 +204,16 @@ void block_by_tiles(bool trans_a, bool trans_b, int64_t m, int64_t n, int64_t k,
 
 // ---- the cut ----
 
-// `n` in about `count` equal pieces, multiples of `unit` so that vectors and tiles stay whole.
-int64_t piece(int64_t n, int64_t count, int64_t unit) { return pieces(pieces(n, count), unit) * unit; }
-
-// Blocks of rows x columns of C, and the inner axis in parts of `inner`. Measured on the products of training steps
-// of small GPTs: blocks of 256 x 192 are as fast as any, 16 tasks keep two cores evenly busy and let
-// more help, and only where blocks of 64 x 64 are too few (gradients of small weights) do parts of the inner axis pay.
+// Blocks of rows x columns of C, and the inner axis in parts of `inner`. Measured on the products of training steps of
+// small GPTs: blocks of 256 x 192 are as fast as any, 16 tasks keep two cores evenly busy and let more help, and parts
+// of the inner axis pay where it is much longer than the others, or where blocks of 64 x 64 are still too few
+// (gradients of small weights).
 struct Partition {
   int64_t rows, columns, inner;
 };
 Partition partition(int64_t m, int64_t n, int64_t k) {
   constexpr int64_t kTasks = 16;
+  if (m * n <= (1 << 17) / k) return {m, n, k};  // shorter than waking a thread
   int64_t parts = k >= 16 * std::max(m, n) ? std::min<int64_t>(8, pieces(k, 256)) : 1;
   int64_t down = pieces(m, 256), across = pieces(n, 192);
   while (down * across * parts < kTasks) {
