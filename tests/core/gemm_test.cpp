@@ -8,6 +8,7 @@
 
 #include <cmath>
 #include <cstring>
+#include <filesystem>
 #include <limits>
 #include <vector>
 
@@ -71,7 +72,7 @@ void expect_right(Gemm f, const Case& x) {
     for (int64_t j = x.n; j < c.stride; ++j)
       ASSERT_TRUE(std::isnan(c.values[i * c.stride + j])) << "wrote beyond a row";
   }
-  EXPECT_LE(worst, std::numeric_limits<Real>::epsilon() * (4 + double(x.k)));
+  EXPECT_LE(worst, std::numeric_limits<Real>::epsilon() * (16 + double(x.k)));
 }
 
 class GemmTest : public ::testing::TestWithParam<Gemm> {};
@@ -100,6 +101,7 @@ TEST_P(GemmTest, alpha_beta_strides) {
         }
       }
       expect_right(GetParam(), {130, 70, 210, trans_a, trans_b, 2, 1, 1500});  // rows on pages of their own
+      expect_right(GetParam(), {520, 390, 40, trans_a, trans_b, 2, 1, 1500});
     }
   }
 }
@@ -165,16 +167,20 @@ TEST(Gemm, same_bits_for_any_number_of_threads) {
   set_threads(saved);
 }
 
+int threads_of_this_process() {
+  int count = 0;
+  for (const auto& entry : std::filesystem::directory_iterator("/proc/self/task")) count += entry.is_directory();
+  return count;
+}
+
 TEST(Gemm, serial_product_starts_no_threads_and_leaves_openmp_alone) {
-  int before = omp_get_max_threads();
-  omp_set_num_threads(3);
+  int before = omp_get_max_threads(), running = threads_of_this_process();
+  omp_set_num_threads(running + 3);
   int64_t n = 300;
-  std::vector<Real> a = random_values(n * n, 1), b = random_values(n * n, 2), c(n * n), d(n * n);
+  std::vector<Real> a = random_values(n * n, 1), b = random_values(n * n, 2), c(n * n);
   gemm_serial(false, false, n, n, n, 1, a.data(), n, b.data(), n, 0, c.data(), n);
-  EXPECT_EQ(omp_get_max_threads(), 3);
-  omp_set_num_threads(1);
-  gemm_serial(false, false, n, n, n, 1, a.data(), n, b.data(), n, 0, d.data(), n);
-  EXPECT_EQ(c, d);
+  EXPECT_EQ(omp_get_max_threads(), running + 3);
+  EXPECT_EQ(threads_of_this_process(), running);
   omp_set_num_threads(before);
 }
 
