@@ -23,7 +23,7 @@ struct ParameterNode final : Node {
   void received() override {
     if (claimed || std::exchange(reported, true)) return;
     std::lock_guard lock(unclaimed_mutex);
-    unclaimed.push_back(describe());
+    unclaimed.push_back(module->empty() ? parameter_name : fmt::format("{}.{}", *module, parameter_name));
   }
 };
 

@@ -19,8 +19,10 @@ Optimizer::Optimizer(std::vector<NamedTensor> parameters, double learning_rate)
 }
 
 void Optimizer::step() {
-  for (const std::string& name : unclaimed_parameters()) {
-    fmt::print(stderr, "rapt: no optimizer updates the parameter {}; was its module made with child?\n", name);
+  if (std::vector<std::string> unclaimed = unclaimed_parameters(); !unclaimed.empty()) {
+    std::string others = unclaimed.size() > 1 ? fmt::format(" and {} more", unclaimed.size() - 1) : "";
+    fmt::print(stderr, "rapt: {}{} received a gradient, but no optimizer updates it; was its module made with child?\n",
+               unclaimed.front(), others);
   }
   ++steps_;
   for (size_t i = 0; i < parameters_.size(); ++i) {

@@ -18,12 +18,17 @@ bool finite(const Tensor& x) {
   return true;
 }
 
-// Which parameter is to blame, and the group of parameters it belongs to.
+// Which parameter is to blame, and the group of parameters it belongs to. A weight before a gradient: it spoils them
+// all.
 std::string first_broken(const std::vector<NamedTensor>& parameters) {
+  auto group = [](const NamedTensor& p) { return p.tensor.rank() >= 2 ? "matrices" : "vectors"; };
   for (const NamedTensor& p : parameters) {
-    const char* group = p.tensor.rank() >= 2 ? "matrices" : "vectors";
-    if (!finite(p.tensor)) return fmt::format("the weight {} (of the {}) is not finite", p.name, group);
-    if (!finite(gradient(p.tensor))) return fmt::format("the gradient of {} (of the {}) is not finite", p.name, group);
+    if (!finite(p.tensor)) return fmt::format("the weight {} (of the {}) is not finite", p.name, group(p));
+  }
+  for (const NamedTensor& p : parameters) {
+    if (!finite(gradient(p.tensor))) {
+      return fmt::format("the gradient of {} (of the {}) is not finite", p.name, group(p));
+    }
   }
   return "all weights and gradients are finite";
 }

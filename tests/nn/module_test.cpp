@@ -69,7 +69,7 @@ TEST(Module, NodesKnowTheirModule) {
 
 TEST(Module, ErrorsNameTheModule) {
   Pair pair;
-  EXPECT_NE(error_of([&] { pair(ones({1, 5})); }).find("first.up"), std::string::npos);
+  EXPECT_NE(error_of([&] { pair(ones({1, 5})); }).find("(in first."), std::string::npos);
 }
 
 TEST(Module, ANameIsGivenOnce) {
@@ -99,7 +99,7 @@ TEST(Module, AParameterWithoutAnOptimizerIsNamedOnce) {
   backward(sum(pair(ones({2, 3}))));
   std::vector<std::string> unclaimed = unclaimed_parameters();
   ASSERT_EQ(unclaimed.size(), 1u);
-  EXPECT_EQ(unclaimed[0].rfind("scale", 0), 0u) << unclaimed[0];
+  EXPECT_EQ(unclaimed[0], "scale");
   backward(sum(pair(ones({2, 3}))));
   EXPECT_TRUE(unclaimed_parameters().empty());
 }

@@ -1,3 +1,4 @@
+#include <fmt/core.h>
 #include <gtest/gtest.h>
 
 #include <nlohmann/json.hpp>
@@ -32,7 +33,7 @@ class Program : public testing::Test {
     std::vector<std::filesystem::path> paths;
     for (const auto& entry : std::filesystem::recursive_directory_iterator(folder.path)) {
       std::string name = entry.path().filename().string();
-      if (entry.is_regular_file() && !name.starts_with("std")) paths.push_back(entry.path());
+      if (entry.is_regular_file() && !name.starts_with("std") && name != ".lock") paths.push_back(entry.path());
     }
     std::sort(paths.begin(), paths.end());
     for (const auto& path : paths) all += path.string() + "\n" + read_file(path);
@@ -97,12 +98,11 @@ TEST_F(Program, AnyNumberOfThreadsGivesTheSameCheckpoint) {
   std::string one = checkpoint("one", 20);
   ASSERT_GT(one.size(), 1000u);
   for (int threads : {2, 3, 8}) {
-    std::string out = "t" + std::to_string(threads);
-    ASSERT_EQ(rapt(folder, "train text.txt --out " + out + " --threads " + std::to_string(threads) +
-                               " --steps 20 --dropout 0.1" + kTiny)
-                  .code,
-              0);
-    EXPECT_EQ(checkpoint(out, 20), one) << threads;
+    std::string out = fmt::format("t{}", threads);
+    Result r = rapt(
+        folder, fmt::format("train text.txt --out {} --threads {} --steps 20 --dropout 0.1{}", out, threads, kTiny));
+    ASSERT_EQ(r.code, 0) << r.err;
+    EXPECT_TRUE(checkpoint(out, 20) == one) << threads;
   }
 }
 
@@ -117,7 +117,7 @@ TEST_F(Program, ResumingIsExact) {
     ASSERT_EQ(rapt(folder, "train text.txt --out halves --stop-at 17" + flags).code, 130);
     Result resumed = rapt(folder, "train --resume halves");
     ASSERT_EQ(resumed.code, 0) << resumed.err;
-    EXPECT_EQ(checkpoint("halves", 40), checkpoint("whole", 40));
+    EXPECT_TRUE(checkpoint("halves", 40) == checkpoint("whole", 40));
     // the log reads as if nothing had happened, but for the speed
     std::istringstream a(read_file(folder / "whole/log.jsonl")), b(read_file(folder / "halves/log.jsonl"));
     for (std::string x, y; std::getline(a, x);) {
@@ -167,7 +167,7 @@ TEST_P(BadInput, GetsOneClearMessageAndLosesNothing) {
   EXPECT_EQ(r.err.rfind("rapt: ", 0), 0u) << r.err;
   EXPECT_NE(r.err.find(GetParam().message), std::string::npos) << r.err;
   EXPECT_LT(std::count(r.err.begin(), r.err.end(), '\n'), 8) << r.err;
-  EXPECT_EQ(all_files(), before);
+  EXPECT_TRUE(all_files() == before) << "a file has changed";
 }
 
 constexpr Bad kBad[] = {
@@ -193,14 +193,14 @@ constexpr Bad kBad[] = {
     {"ResumeWithOtherModel", "train --resume run --layers 3", 2, "--layers 3"},
     {"ResumeWithUnknownCharacter", "train unknown.txt --resume run --steps 20", 3, "U+20AC"},
     {"EvalUnknownCharacter", "eval run unknown.txt", 3, "U+20AC"},
-    {"SampleUnknownCharacter", "sample run --prompt 'caf\xc3\xa9'", 3, "U+00E9"},
+    {"SampleUnknownCharacter", "sample run --prompt 'm\xc3\xa9'", 3, "U+00E9"},
     {"EvalMissingRun", "eval nowhere", 3, "nowhere"},
     {"TruncatedCheckpoint", "eval cut", 3, "ckpt-00000010"},
     {"ChangedCheckpoint", "eval changed", 3, "ckpt-00000010"},
     {"TopPOutOfRange", "sample run --top-p 1.5", 2, "--top-p"},
     {"SampleWithoutRun", "sample", 2, "run"},
 };
-INSTANTIATE_TEST_SUITE_P(Table, BadInput, testing::ValuesIn(kBad), [](const auto& info) { return info.param.name; });
+INSTANTIATE_TEST_SUITE_P(Table, BadInput, testing::ValuesIn(kBad), [](const auto& test) { return test.param.name; });
 
 TEST_F(Program, DivergenceStopsAndKeepsTheLastGoodCheckpoint) {
   ASSERT_EQ(train("--steps 10").code, 0);
@@ -219,7 +219,7 @@ TEST_F(Program, AFullDiskIsReportedAndLosesNothing) {
   Result r = rapt(folder, "train --resume run --steps 20", "ulimit -f 8; trap '' XFSZ;");
   EXPECT_EQ(r.code, 3) << r.out << r.err;
   EXPECT_NE(r.err.find("ckpt-00000020"), std::string::npos) << r.err;
-  EXPECT_EQ(read_file(folder / "run/ckpt-00000010.safetensors"), before);
+  EXPECT_TRUE(read_file(folder / "run/ckpt-00000010.safetensors") == before);
   EXPECT_EQ(rapt(folder, "eval run --json").code, 0);
 }
 

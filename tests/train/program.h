@@ -50,8 +50,8 @@ struct Result {
 /// Runs the rapt program with these shell words in `folder`.
 inline Result rapt(const TemporaryFolder& folder, const std::string& arguments, const std::string& before = "") {
   std::string out = folder / "stdout.txt", err = folder / "stderr.txt";
-  std::string command = "cd '" + folder.path.string() + "' && " + before + " '" + RAPT_PROGRAM "' " + arguments +
-                        " > '" + out + "' 2> '" + err + "' < /dev/null";
+  std::string command = "cd '" + folder.path.string() + "'; " + before + " '" + RAPT_PROGRAM "' " + arguments + " > '" +
+                        out + "' 2> '" + err + "' < /dev/null";
   int status = std::system(command.c_str());
   Result result;
   result.code = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
