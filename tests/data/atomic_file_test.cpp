@@ -238,6 +238,13 @@ TEST(AtomicFile, ALeftoverWithOurOwnProcessNumberIsNoObstacle) {
   EXPECT_EQ(folder.names().size(), 2u);
 }
 
+TEST(AtomicFile, RemovesOnlyWhatItMade) {
+  TempFolder folder;
+  FailingCalls calls(FailingCalls::kFailForGood, 0, EEXIST);
+  EXPECT_HAS(message_of([&] { write_file(folder / "a", kNew); }), "File exists");
+  EXPECT_EQ(calls.trace().find("unlink"), std::string::npos) << calls.trace();
+}
+
 TEST(AtomicFile, FolderMissing) {
   TempFolder folder;
   std::string message = message_of([&] { write_file(folder / "no/a", kNew); });

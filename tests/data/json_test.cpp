@@ -126,6 +126,15 @@ TEST(Json, MessagesStayShortAndPrintable) {
   EXPECT_LT(message.size(), 500u);
   EXPECT_EQ(message.find('\x1b'), std::string::npos) << message;
   EXPECT_HAS(message, "\\u001b[2J");
+
+  // A control sequence of one character beyond ASCII.
+  EXPECT_HAS(message_of([&] { parse_json("{}", "f")["\u009b2J"]; }), "the key \"\\u009b2J\" is missing");
+
+  std::string deep = "1";
+  for (int i = 0; i < 60; ++i) deep = "{\"" + std::string(70, 'd') + "\":" + deep + "}";
+  std::optional<JsonValue> inner = parse_json(deep, "f");
+  for (int i = 0; i < 60; ++i) inner = (*inner)[std::string(70, 'd')];
+  EXPECT_LT(message_of([&] { inner->string(); }).size(), 500u);
 }
 
 TEST(Json, FloatsAreShortestAndLookLikeFloats) {
