@@ -118,6 +118,21 @@ TEST(Engine, GradientsDoNotAlias) {
   expect_values(dy, {1, 1});
 }
 
+// The first gradient to arrive is taken as it is; adding to one of stride 0 must not add to all its elements.
+TEST(Engine, SumsGradientsOfAnyStrides) {
+  Tensor w = from_values({2, 2}, {1, 2, 3, 4});
+  Tensor x = requires_grad(zeros({2, 2}));
+  Tensor y = x * 1;
+  Tensor older = sum(y * w);
+  backward(older + sum(y));  // sum's gradient comes first
+  expect_values(gradient(x), {2, 3, 4, 5});
+  set_gradient(x, {});
+  Tensor z = x * 1;
+  older = sum(z * w);
+  backward(older + sum(transpose(z, 0, 1) * w));
+  expect_values(gradient(x), {2, 5, 5, 8});
+}
+
 TEST(Engine, RetainedGradient) {
   Tensor x = leaf({2});
   Tensor y = x * x;
