@@ -201,19 +201,36 @@ TEST(CheckpointFolder, KeepsTheLastAndTheBest) {
   }
 }
 
-// Somebody went back to step 10 by hand: what comes after it is not touched, and 10 stays as long as it is the one
-// before.
+// Somebody went back to step 10 by hand: what comes after it is not touched, and does not count among the last.
 TEST(CheckpointFolder, LeavesTheFutureOfARunThatWasTakenBack) {
   TempFolder temp;
-  CheckpointFolder folder(temp.path, 2);
-  for (int64_t step : {10, 20}) State(step).save(folder);
+  for (int64_t step : {10, 20, 30, 40}) {
+    CheckpointFolder folder(temp.path, 0);
+    State(step).save(folder);
+  }
   put(temp / "LATEST", kTen + "\n");
+  CheckpointFolder folder(temp.path, 2);
   State(15).save(folder);
-  EXPECT_EQ(latest_step(temp.path), 15);
-  EXPECT_EQ(temp.names(), (Names{".lock", "LATEST", kTen, "ckpt-00000015.safetensors", kTwenty}));
   State(17).save(folder);
-  EXPECT_EQ(temp.names(),
-            (Names{".lock", "LATEST", "ckpt-00000015.safetensors", "ckpt-00000017.safetensors", kTwenty}));
+  EXPECT_EQ(latest_step(temp.path), 17);
+  EXPECT_EQ(temp.names(), (Names{".lock", "LATEST", checkpoint_name(15), checkpoint_name(17), kTwenty, kThirty,
+                                 checkpoint_name(40)}));
+}
+
+// The one before is what LATEST named until now, and also the one with the next lower number.
+TEST(CheckpointFolder, KeepsTheOneBefore) {
+  TempFolder temp;
+  for (int64_t step : {10, 20, 30}) {
+    CheckpointFolder folder(temp.path, 0);
+    State(step).save(folder);
+  }
+  put(temp / "LATEST", kTen + "\n");
+  CheckpointFolder folder(temp.path, 1);
+  State(40).save(folder);
+  EXPECT_EQ(temp.names(), (Names{".lock", "LATEST", kTen, kThirty, checkpoint_name(40)}));
+  std::filesystem::remove(temp / "LATEST");
+  State(50).save(folder);
+  EXPECT_EQ(temp.names(), (Names{".lock", "LATEST", checkpoint_name(40), checkpoint_name(50)}));
 }
 
 TEST(CheckpointFolder, DeletesNothingWhenTheBestIsUnknown) {
