@@ -81,6 +81,10 @@ TEST(WeightsFolder, ExpectsExactlyTheTensorsOfAModel) {
   std::string message = message_of([&] { weights.expect(shapes); });
   EXPECT_EQ(message, weights.name() + ": the tensors are not those of the model:\n  unexpected: \"c\"");
 
+  EXPECT_HAS(message_of([&] {
+               weights.expect({{"a", {3}}, {"b", {1, 2}}, {"c", {}}});
+             }),
+             "shape of \"a\": expected [3], found [2]");
   shapes = {{"a", {2, 1}}, {"b", {1, 2}}, {"x", {7}}, {"y", {}}};
   message = message_of([&] { weights.expect(shapes); });
   EXPECT_EQ(message,
