@@ -31,6 +31,8 @@ namespace {
 
 // Eight classes an octave, so that at most an eighth of a block is unused.
 int64_t size_class(int64_t elements) {
+  check(elements >= 0 && elements <= std::numeric_limits<int64_t>::max() / 16, "tensor: can't allocate {} elements",
+        elements);
   constexpr int64_t kSmallest = 64 / sizeof(Real);
   int64_t n = std::max<int64_t>(elements, kSmallest);
   int64_t step = std::max<int64_t>(kSmallest, int64_t(std::bit_floor(uint64_t(n))) / 8);
@@ -52,8 +54,6 @@ Pool& pool() {
 }  // namespace
 
 Storage::Storage(int64_t elements) : capacity(size_class(elements)) {
-  check(elements >= 0 && elements <= std::numeric_limits<int64_t>::max() / 16, "tensor: can't allocate {} elements",
-        elements);
   int64_t bytes = capacity * int64_t(sizeof(Real));
   Pool& p = pool();
   std::lock_guard lock(p.mutex);
