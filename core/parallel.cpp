@@ -2,7 +2,6 @@
 
 #include <omp.h>
 
-#include <algorithm>
 #include <exception>
 
 #include "check.h"
@@ -22,7 +21,7 @@ void set_threads(int n) {
 
 void detail::run_tasks(int64_t tasks, void (*task)(void*, int64_t), void* context, bool dynamic) {
   if (tasks <= 0) return;
-  int team = int(std::min<int64_t>(threads(), tasks));
+  const int team = threads();  // also for fewer tasks: libgomp ends and restarts threads when the team's size changes
   if (team == 1 || omp_in_parallel()) {
     for (int64_t i = 0; i < tasks; ++i) task(context, i);
     return;

@@ -10,64 +10,64 @@ using Words = std::vector<std::string>;
 
 // --- Facts. Within a list no two values begin alike, so that recalling a word is recalling one letter.
 
-const Words kGirls = {"Ada", "Cleo", "Emma", "Greta", "Ida", "Kira", "Mia", "Olga", "Ruth", "Zoe"};
-const Words kBoys = {"Ben", "Dan", "Finn", "Hugo", "Jack", "Leo", "Nils", "Paul", "Sam", "Tom"};
+const Words kGirls = {"Ada", "Emma", "Greta", "Mia", "Olga", "Zoe"};
+const Words kBoys = {"Ben", "Finn", "Hugo", "Leo", "Paul", "Tom"};
 const Words kColours = {"red", "blue", "green", "yellow", "white", "pink", "silver", "violet", "crimson", "tan"};
-const Words kObjects = {"acorn", "ball", "cup",   "drum",   "egg",      "flute",    "glove",
-                        "hat",   "jar",  "kite",  "lamp",   "mirror",   "necklace", "pencil",
-                        "quilt", "ring", "shell", "teapot", "umbrella", "whistle"};
+const Words kObjects = {"acorn", "ball", "cup",  "drum",   "flute", "hat",
+                        "jar",   "kite", "lamp", "mirror", "ring",  "shell"};
 const Words kPlaces = {"in the garden", "at the market", "by the river",  "under the bridge", "on the hill",
                        "at the tower",  "in the forest", "at the school", "by the lake",      "in the castle"};
-const Words kAnimals = {"badger", "cat", "dog", "fox", "goat", "hen", "lamb", "mouse", "owl", "pony", "raven", "swan"};
+const Words kAnimals = {"badger", "cat", "dog", "fox", "goat", "mouse", "owl", "swan"};
 
 // --- Rules: every alternative is equally likely. {name} is another rule, or a mention of a fact.
 
 const std::map<std::string, Words> kRules = {
-    {"story", {"{opening} {rest}"}},
+    {"story", {"{opening} {liked} {rest}"}},
     {"rest",
-     {"{meet} {give}\n{ask_taker}\n\n", "{meet} {keep}\n{ask_keeper}\n\n", "{beast} {steal}\n{ask_thief}\n\n",
-      "{beast} {rescue}\n{ask_owner}\n\n"}},
+     {"{meet} {give}\n{ask_taker}\n\n", "{meet} {keep}\n{ask_keeper}\n\n", "{beast} {wish} {steal}\n{ask_thief}\n\n",
+      "{beast} {wish} {rescue}\n{ask_owner}\n\n"}},
 
     // how it begins
     {"opening",
-     {"One {weather} {day} {hero} {saw} a {odd} {colour} {object} {place}.",
-      "{hero} {sat} {place} and {saw} a {odd} {colour} {object}."}},
+     {"One {weather} {day} little {hero} {saw} a {odd} {colour} {object}.",
+      "Little {hero} {sat} {place} and {saw} a {odd} {colour} {object}."}},
+    {"liked",
+     {"Little {hero} {softly} {sniffed} the {colour} {object}.", "Little {hero} {sniffed} the {colour} {object}."}},
 
     // with a friend
     {"meet",
-     {"{friend} came by and {asked} for the {colour} {object}.",
-      "\"What a {fine} {colour} {object}!\" {cried} {friend}.", "{Soon} {friend} {asked} for the {colour} {object}."}},
+     {"Old {friend} came by and {asked} little {hero} for the {colour} {object}.",
+      "{Soon} old {friend} {asked} little {hero} for the {colour} {object}."}},
     {"give",
-     {"{hero} {softly} gave {friend} the {colour} {object}.", "{hero} sold the {object} to {friend} for {price}.",
-      "{friend} took the {colour} {object}, and {hero} {laughed}.",
-      "So {she} gave {friend} the {colour} {object}, and {he} {laughed}."}},
+     {"Little {hero} {softly} gave old {friend} the {colour} {object}, and old {friend} {laughed}.",
+      "Little {hero} sold old {friend} the {colour} {object} for {price}.",
+      "So {she} gave old {friend} the {colour} {object}, and {he} {laughed}."}},
     {"keep",
-     {"But {hero} {softly} kept the {colour} {object}.", "\"No,\" {cried} {hero}, and hid the {object} {nook}.",
-      "{hero} put the {colour} {object} in {her} {bag}.",
-      "{friend} {laughed}, but {hero} kept the {colour} {object}."}},
+     {"But little {hero} {softly} kept the {colour} {object}, and old {friend} {laughed}.",
+      "But little {hero} put the {colour} {object} in {her} {bag}, and old {friend} {laughed}.",
+      "Little {hero} {laughed} and hid the {colour} {object} {nook}."}},
 
     // with an animal
-    {"beast",
-     {"{Soon} a {shy} {animal} wanted the {colour} {object}.",
-      "A {shy} {animal} came and {sniffed} the {colour} {object}."}},
+    {"beast", {"{Soon} a {shy} {animal} came to little {hero}.", "A {shy} {animal} came by."}},
+    {"wish",
+     {"The {animal} wanted the {colour} {object}.", "The {animal} {sniffed} the {colour} {object} of little {hero}."}},
     {"steal",
-     {"The {animal} {softly} took the {colour} {object}, and {hero} {laughed}.",
-      "{hero} sold the {object} to the {animal} for {price}.", "So {she} gave the {animal} the {colour} {object}."}},
+     {"The {animal} {softly} took the {colour} {object}, and little {hero} {laughed}.",
+      "Little {hero} gave the {animal} the {colour} {object} for {price}.",
+      "So {she} {softly} gave the {animal} the {colour} {object}."}},
     {"rescue",
-     {"{hero} gave the {animal} {tasty} {plums} and kept the {object}.",
-      "The {animal} took the {object}, but {hero} {softly} took it back.",
-      "But {hero} put the {colour} {object} in {her} {bag}."}},
+     {"Little {hero} gave the {animal} {tasty} {plums} and kept the {colour} {object}.",
+      "The {animal} took the {colour} {object}, but little {hero} {softly} took it back.",
+      "But little {hero} put the {colour} {object} in {her} {bag}."}},
 
     // what it was about
-    {"ask_taker", {"Who has the {colour} {object}? {friend}.", "{ask_friend}", "{what}"}},
-    {"ask_keeper", {"Who has the {colour} {object}? {hero}.", "{ask_friend}", "{what}"}},
+    {"ask_taker", {"Who has the {colour} {object}? Old {friend}.", "{ask_friend}", "{what}"}},
+    {"ask_keeper", {"Who has the {colour} {object}? Little {hero}.", "{ask_friend}", "{what}"}},
     {"ask_thief", {"Who has the {colour} {object}? The {animal}.", "{ask_animal}", "{what}"}},
-    {"ask_owner", {"Who has the {colour} {object}? {hero}.", "{ask_animal}", "{what}"}},
-    {"ask_friend", {"Who met {hero}? {friend}."}},
-    {"ask_animal", {"Who met {hero}? The {animal}."}},
-    {"what",
-     {"What did {hero} see? The {colour} {object}.", "Where was {hero}? {Place}.",
-      "What colour was the {object}? {Colour}."}},
+    {"ask_owner", {"Who has the {colour} {object}? Little {hero}.", "{ask_animal}", "{what}"}},
+    {"ask_friend", {"Who met little {hero}? Old {friend}."}},
+    {"ask_animal", {"Who met little {hero}? The {animal}."}},
+    {"what", {"What did little {hero} see? The {colour} {object}.", "What colour was the {object}? {Colour}."}},
 
     {"sniffed",
      {"ate", "broke", "bit", "dropped", "found", "hugged", "kicked", "kissed", "licked", "liked", "loved", "praised",
@@ -89,33 +89,22 @@ const std::map<std::string, Words> kRules = {
      {"under a bench", "behind a bush", "beside a stone", "near a tree", "inside a boot", "on a wall", "behind a door",
       "on a chair", "under a bed", "near a well", "in a box", "beside a cart", "under a leaf", "in a nest", "on a roof",
       "inside a cave"}},
-    {"humming",
-     {"crying", "dancing", "fishing", "grinning", "humming", "jumping", "limping", "mumbling", "nodding", "panting",
-      "running", "shouting", "skipping", "sneezing", "waving", "yawning"}},
     {"softly", {"badly",   "bravely", "calmly", "fast",   "gladly", "gently",   "happily", "kindly",
                 "lazily",  "loudly",  "neatly", "nicely", "often",  "politely", "proudly", "quickly",
                 "quietly", "rudely",  "sadly",  "shyly",  "slowly", "softly",   "twice",   "wildly"}},
-    {"dear", {"best", "close", "dear", "good", "new", "old", "true", "young"}},
-    {"arrived", {"appeared", "arrived", "came", "entered", "landed", "rushed in", "stopped", "turned up"}},
-    {"happy",
-     {"bored", "cheerful", "dizzy", "eager", "friendly", "grumpy", "happy", "jolly", "kind", "lonely", "merry",
-      "nervous", "pleased", "quiet", "sad", "warm"}},
-    {"tired",
-     {"barefoot", "cold", "dirty", "excited", "frozen", "green", "hungry", "ill", "late", "muddy", "out of breath",
-      "proud", "ready", "sleepy", "thirsty", "tired"}},
     {"fine",
      {"bad", "charming", "dull", "fine", "good", "great", "horrible", "jolly", "lovely", "nice", "pity about the",
       "rich", "sweet", "terrible", "very odd", "wonderful"}},
     {"cried", {"cried", "grinned", "joked", "laughed", "moaned", "said", "sighed", "whispered"}},
     {"asked",
-     {"asked", "begged", "called", "cried", "fought", "hoped", "longed", "looked", "paid", "pleaded", "prayed",
-      "pushed", "reached", "sighed", "waited", "wished"}},
+     {"asked", "begged", "bribed", "called", "dressed", "fought", "hugged", "kissed", "nagged", "paid", "pushed",
+      "robbed", "shook", "tickled", "visited", "woke"}},
     {"price",
      {"a coin", "a dance", "a hug", "a kiss", "a poem", "a promise", "a shoe", "a song", "four eggs", "nine nuts",
       "one cent", "six carrots", "ten pounds", "three cakes", "two plums", "some soup"}},
     {"bag", {"bag", "basket", "bed", "boat", "drawer", "lap", "pocket", "shoe"}},
     {"tasty",
-     {"bitter", "brown", "cold", "crisp", "dry", "fresh", "fried", "hot", "juicy", "old", "raw", "ripe", "salty",
+     {"bitter", "brown", "cold", "crisp", "dry", "fresh", "fried", "hot", "juicy", "plain", "raw", "ripe", "salty",
       "sour", "sweet", "warm"}},
     {"plums",
      {"apples", "beans", "bread", "cakes", "carrots", "cheese", "fish", "grapes", "honey", "nuts", "pears", "pies",
@@ -124,8 +113,8 @@ const std::map<std::string, Words> kRules = {
      {"cheered", "chuckled", "clapped", "cried", "giggled", "grinned", "laughed", "left", "nodded", "shouted", "sighed",
       "sneezed", "waved", "went home", "whistled", "winked"}},
     {"shy",
-     {"bold",  "brave", "clever", "clumsy", "fat", "fierce", "gentle", "hungry", "lame", "lazy",    "little", "mad",
-      "noisy", "plump", "proud",  "quick",  "sad", "shy",    "silly",  "sleepy", "sly",  "spotted", "tame",   "wild"}},
+     {"bold",  "brave", "clever", "clumsy", "fat", "fierce", "gentle", "hungry", "lame", "lazy",    "merry", "mad",
+      "noisy", "plump", "proud",  "quick",  "sad", "shy",    "silly",  "sleepy", "sly",  "spotted", "tame",  "wild"}},
 };
 
 struct MentionName {

@@ -23,6 +23,12 @@ void check_name(const char* flag, const std::string& value, std::initializer_lis
 
 }  // namespace
 
+RunConfig resolved(RunConfig c) {
+  if (c.lr == 0) c.lr = c.optimizer == "muon" ? 0.03 : c.optimizer == "sgd" ? 0.1 : 1e-3;
+  if (c.min_lr < 0) c.min_lr = c.lr / 100;
+  return c;
+}
+
 void check_config(const RunConfig& config) {
   visit_fields(
       [](const ConfigField& field, const auto& value) {
@@ -38,7 +44,8 @@ void check_config(const RunConfig& config) {
   check_name("schedule", config.schedule, {"constant", "linear", "cosine", "wsd"});
   check<UsageError>(config.dim % config.heads == 0, "--heads: {} heads do not divide --dim {}; try --dim {}",
                     config.heads, config.dim, (config.dim + config.heads - 1) / config.heads * config.heads);
-  check<UsageError>(config.min_lr <= config.lr, "--min-lr: {} is above --lr {}", config.min_lr, config.lr);
+  check<UsageError>(config.lr == 0 || config.min_lr <= config.lr, "--min-lr: {} is above --lr {}", config.min_lr,
+                    config.lr);
   check<UsageError>(config.beta1 < 1 && config.beta2 < 1, "--beta1, --beta2: must be below 1, got {} and {}",
                     config.beta1, config.beta2);
 }

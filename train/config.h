@@ -12,28 +12,28 @@ namespace rapt::inline RAPT_ABI {
 struct RunConfig {
   std::string text;  ///< path; empty: the built-in stories
   std::string tokenizer = "characters";
-  int64_t layers = 4;
-  int64_t heads = 4;
-  int64_t dim = 128;
+  int64_t layers = 3;
+  int64_t heads = 6;
+  int64_t dim = 96;
   int64_t context = 128;
   bool bias = false;
   double dropout = 0;
 
-  int64_t batch = 16;
+  int64_t batch = 12;
   int64_t accumulate = 1;
-  int64_t steps = 2000;
-  std::string optimizer = "adamw";
-  double lr = 1e-3;
-  double min_lr = 1e-4;
-  int64_t warmup = 100;
+  int64_t steps = 3400;
+  std::string optimizer = "muon";
+  double lr = 0;       ///< 0: what suits the optimizer, see resolved()
+  double min_lr = -1;  ///< −1: a hundredth of lr
+  int64_t warmup = 30;
   std::string schedule = "cosine";
-  double weight_decay = 0.1;
+  double weight_decay = 0.01;
   double beta1 = 0.9;
-  double beta2 = 0.99;
+  double beta2 = 0.95;
   double clip = 1;
   int64_t seed = 1;
 
-  int64_t eval_every = 250;
+  int64_t eval_every = 500;
   int64_t eval_batches = 0;
   int64_t sample_every = 0;
 
@@ -63,8 +63,9 @@ void visit_fields(Visit visit, Config&... c) {
   visit(F{"accumulate", "batches whose gradients are averaged before a step", false, 1}, c.accumulate...);
   visit(F{"steps", "optimizer steps", false, 1}, c.steps...);
   visit(F{"optimizer", "adamw, muon or sgd", true}, c.optimizer...);
-  visit(F{"lr", "learning rate at its peak; with muon that of hidden matrices, such as 0.02", false, 0}, c.lr...);
-  visit(F{"min-lr", "learning rate at the end of the schedule", false, 0}, c.min_lr...);
+  visit(F{"lr", "learning rate at its peak; 0: what suits the optimizer: muon 0.03, adamw 0.001, sgd 0.1", false, 0},
+        c.lr...);
+  visit(F{"min-lr", "learning rate at the end of the schedule; -1: a hundredth of lr", false, -1}, c.min_lr...);
   visit(F{"warmup", "steps of linear warm-up", false, 0}, c.warmup...);
   visit(F{"schedule", "constant, linear, cosine or wsd (warmup-stable-decay)"}, c.schedule...);
   visit(F{"weight-decay", "decoupled decay of matrices", false, 0}, c.weight_decay...);
@@ -77,6 +78,9 @@ void visit_fields(Visit visit, Config&... c) {
   visit(F{"eval-batches", "batches of a validation; 0: the whole split", false, 0}, c.eval_batches...);
   visit(F{"sample-every", "steps between samples; 0: at the end only", false, 0}, c.sample_every...);
 }
+
+/// The configuration with a value in place of each that was left to the program (lr, min_lr).
+RunConfig resolved(RunConfig config);
 
 /// Throws UsageError for values out of range, unknown names, and heads that do not divide dim.
 void check_config(const RunConfig& config);

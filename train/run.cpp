@@ -46,7 +46,10 @@ std::vector<NamedTensor> tensors_below(const Safetensors& file, const std::strin
 }  // namespace
 
 Run::Run(const RunConfig& c, Tokenizer t)
-    : config(c), tokenizer(std::move(t)), model(make_model(c, tokenizer)), optimizer(make_optimizer(c, model)) {}
+    : config(resolved(c)),
+      tokenizer(std::move(t)),
+      model(make_model(config, tokenizer)),
+      optimizer(make_optimizer(config, model)) {}
 
 Run Run::load(const std::filesystem::path& folder) {
   check<DataError>(std::filesystem::is_directory(folder), "{}: there is no such run folder", folder.string());

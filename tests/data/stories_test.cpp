@@ -34,7 +34,7 @@ TEST(Stories, AreAFunctionOfTheSeed) {
   EXPECT_EQ(make_stories(1, 1).stories.size(), 1u);
   EXPECT_THROW(make_stories(1, 0), Error);
   // the corpus that results are quoted for
-  EXPECT_EQ(Text::from_string(corpus().text).hash(), 15212875042724346107u) << "the corpus changed";
+  EXPECT_EQ(Text::from_string(corpus().text).hash(), 10870645563904252341u) << "the corpus changed";
 }
 
 TEST(Stories, AreContiguousAsciiAndEndWithAnEmptyLine) {
@@ -178,16 +178,18 @@ double expected_nats() {
   const Graph& graph = story_graph();
   std::vector<double> visits(graph.nodes.size());
   visits[size_t(graph.start)] = 1;
-  double nats = 0, friends = 0;
+  double nats = 0, places = 0, friends = 0;
   for (size_t at = graph.nodes.size(); at-- > 1;) {
     const Node& node = graph.nodes[at];
     if (node.kind == Node::kBranch) nats += visits[at] * std::log(double(node.next.size()));
+    if (node.kind == Node::kMention && node.fact == kPlace) places += visits[at];  // never twice in a story
     for (int next : node.next) visits[size_t(next)] += visits[at] / double(node.next.size());
   }
   for (const auto& outline : outlines())
     friends += double(std::count(outline.begin(), outline.end(), "meet")) / double(outlines().size());
-  return nats + std::log(20.) + std::log(10.) + std::log(20.) + std::log(10.) + friends * std::log(10.) +
-         (1 - friends) * std::log(12.);
+  auto choice = [](Fact fact) { return std::log(double(value_count(fact))); };
+  return nats + choice(kHero) + choice(kColour) + choice(kObject) + places * choice(kPlace) +
+         friends * (choice(kFriend) - std::log(2.)) + (1 - friends) * choice(kAnimal);
 }
 
 TEST(Stories, TheirMeanEntropyIsTheGrammars) {
@@ -348,25 +350,28 @@ TEST(Recall, OfAStoryByHand) {
     return std::pair(s.right, s.total);
   };
   using P = std::pair<int64_t, int64_t>;
-  std::string found = "One cold night Mia found a big red kite by the lake. ", end = "Who has the red kite? Tom.\n\n";
-  std::string met = "Tom came by and begged for the red kite. ", gave = "Mia gladly gave Tom the red kite.\n";
-  EXPECT_EQ(score(found + met + gave + end), P(9, 9));
-  EXPECT_EQ(score(found + met + "Mia gladly gave Tom the blue kite.\n" + end), P(8, 9));
-  EXPECT_EQ(score(found + met + gave + "Who has the red kite? Mia.\n\n"), P(8, 9));
-  EXPECT_EQ(score(found + met + "So he gave Tom the red kite, and he waved.\n" + end), P(9, 10));
+  std::string found = "One cold night little Mia found a big red kite. Little Mia gladly hugged the red kite. ";
+  std::string met = "Old Tom came by and begged little Mia for the red kite. ",
+              end = "Who has the red kite? Old Tom.\n\n";
+  std::string gave = "Little Mia sold old Tom the red kite for a song.\n";
+  EXPECT_EQ(score(found + met + gave + end), P(13, 13));
+  EXPECT_EQ(score(found + met + "Little Mia sold old Tom the blue kite for a song.\n" + end), P(12, 13));
+  EXPECT_EQ(score(found + met + gave + "Who has the red kite? Little Mia.\n\n"), P(10, 12));
+  EXPECT_EQ(score(found + met + "So he gave old Tom the red kite, and he waved.\n" + end), P(13, 14));
   // a word or a sentence that is none of the grammar's
-  EXPECT_EQ(score(found + met + gave + "Who has the red kit? Mia.\n\n"), P(6, 8));
-  EXPECT_EQ(score(found + met + "Mia glady gave Tom the red kite.\n" + end), P(5, 6));
-  EXPECT_EQ(score(found + met + "Why? " + gave + end), P(9, 10));
-  EXPECT_EQ(score(found + met + end), P(5, 5));
+  EXPECT_EQ(score(found + met + gave + "Who has the red kit? Old Tom.\n\n"), P(10, 12));
+  EXPECT_EQ(score(found + met + "Little Mia sald old Tom the red kite for a song.\n" + end), P(9, 10));
+  EXPECT_EQ(score(found + met + "Why? " + gave + end), P(13, 14));
+  EXPECT_EQ(score(found + met + end), P(9, 9));
   // what is missing at the ends of a text is nobody's mistake
-  EXPECT_EQ(score("e lake. " + met + gave + end), P(6, 6));
-  EXPECT_EQ(score(found + met + "Mia gladly ga"), P(2, 2));
+  EXPECT_EQ(score("e lake. " + met + gave + end), P(7, 7));
+  EXPECT_EQ(score(found + met + "Little Mia sold ol"), P(6, 6));
 }
 
 TEST(Recall, TakesAnyText) {
   Random random{3, 0};
   uint64_t drawn = 0;
+  int lower = 0;
   for (int i = 0; i < 200; ++i) {
     std::string text = corpus().text.substr(size_t(random.below(100'000, drawn++)), 600);
     RecallScore before = score_recall(text);
@@ -380,8 +385,9 @@ TEST(Recall, TakesAnyText) {
     RecallScore score = score_recall(text);
     EXPECT_LE(score.right, score.total);
     EXPECT_GE(score.right, 0);
-    EXPECT_LT(score.value(), before.value()) << text;
+    lower += score.value() < before.value();
   }
+  EXPECT_GE(lower, 195);  // damage before the first whole sentence counts for nothing
 }
 
 TEST(Recall, OfGarbageIsNothing) {

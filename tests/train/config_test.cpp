@@ -25,10 +25,20 @@ TEST(Config, JsonIsReadStrictly) {
     return text;
   };
   EXPECT_NO_THROW(config_from_json(good, "here"));
-  EXPECT_THROW(config_from_json(with("\"layers\": 4", "\"layers\": 4.5"), "here"), DataError);
-  EXPECT_THROW(config_from_json(with("\"layers\": 4", "\"layers\": 0"), "here"), DataError);
+  EXPECT_THROW(config_from_json(with("\"layers\": 3", "\"layers\": 3.5"), "here"), DataError);
+  EXPECT_THROW(config_from_json(with("\"layers\": 3", "\"layers\": 0"), "here"), DataError);
   EXPECT_THROW(config_from_json(with("\"layers\"", "\"layer\""), "here"), DataError);
   EXPECT_THROW(config_from_json(with("{", "{\"more\": 1, "), "here"), DataError);
+}
+
+TEST(Config, TheLearningRateSuitsTheOptimizer) {
+  RunConfig config;
+  config.optimizer = "adamw";
+  EXPECT_EQ(resolved(config).lr, 1e-3);
+  EXPECT_EQ(resolved(config).min_lr, 1e-5);
+  config.lr = 0.5;
+  config.min_lr = 0;
+  EXPECT_EQ(resolved(config), config);
 }
 
 TEST(Config, TheNearestWordIsFoundUnlessItIsFar) {

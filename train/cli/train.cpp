@@ -73,6 +73,7 @@ void apply_flags(const TrainArguments& a, RunConfig& config) {
       },
       config, a.config);
   check<UsageError>(conflicts.empty(), "--resume: these can't change in a run:{}", conflicts);
+  config = resolved(config);
   check_config(config);
 }
 
@@ -102,8 +103,8 @@ int start(TrainArguments& a, SessionOptions& session) {
   Text text = run_text(a.config);
   Run run(a.config, make_tokenizer(a.config.tokenizer, text.view()));
   run.text_hash = text.hash();
-  fmt::print("{}: {} characters or bytes of text, vocabulary {}; model of {} parameters; {} threads; into {}\n",
-             text.name(), short_number(double(text.size())), run.tokenizer.vocabulary_size(),
+  fmt::print("{}, {}B; {} {}; a model of {} parameters; {} threads; into {}\n", text.name(),
+             short_number(double(text.size())), run.tokenizer.vocabulary_size(), run.tokenizer.kind(),
              short_number(double(run.model.parameter_count())), threads(), session.folder.string());
   return train_session(run, text, session) ? kDone : kInterrupted;
 }
