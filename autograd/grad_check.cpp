@@ -107,7 +107,8 @@ GradCheckResult grad_check(const std::function<Tensor(const std::vector<Tensor>&
   double along = 0;
   for (size_t i = 0; i < inputs.size(); ++i) {
     Tensor g = gradient(leaves[i]) ? gradient(leaves[i]) : zeros(inputs[i].shape);
-    bool zero = std::ranges::all_of(g.to_vector(), [](Real v) { return v == 0; });
+    std::vector<Real> values = g.to_vector();
+    bool zero = std::all_of(values.begin(), values.end(), [](Real v) { return v == 0; });
     if (zero && g.numel() > 0 && !options.allow_zero) {
       return refuse(fmt::format("grad_check: the gradient of input {} is zero everywhere, so nothing is tested", i));
     }

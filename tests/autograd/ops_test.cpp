@@ -10,7 +10,6 @@
 #include <cstring>
 #include <fstream>
 #include <limits>
-#include <regex>
 #include <set>
 #include <string>
 #include <vector>
@@ -255,13 +254,14 @@ TEST(OpTable, HasEveryOperation) {
   ASSERT_TRUE(header);
   std::set<std::string> known{"operator"};
   for (const OpRow& row : op_table(3)) known.insert(row.name.substr(0, row.name.find('/')));
-  const std::regex declaration("^(?:Tensor|std::vector<Tensor>) (operator|\\w+)\\W*\\(.*");
-  std::smatch match;
   int found = 0;
   for (std::string line; std::getline(header, line);) {
-    if (!std::regex_match(line, match, declaration)) continue;
+    size_t begin = line.find("Tensor ") == 0 ? 7 : line.find("std::vector<Tensor> ") == 0 ? 20 : line.npos;
+    if (begin == line.npos || line.find('(') == line.npos) continue;
+    std::string name = line.substr(begin, line.find('(') - begin);
+    if (name.find("operator") == 0) name = "operator";
     ++found;
-    EXPECT_TRUE(known.contains(match[1])) << match[1] << " has no row in tests/autograd/op_table.cpp";
+    EXPECT_TRUE(known.contains(name)) << name << " has no row in tests/autograd/op_table.cpp";
   }
   EXPECT_GT(found, 40);
 }
