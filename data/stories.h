@@ -20,7 +20,7 @@ struct Story {
 };
 
 /// The built-in corpus: small English stories drawn from a grammar (data/stories_grammar.cpp), of which therefore the
-/// entropy is known exactly. What a story says first (who, what, of which colour, where) comes back later in it, so
+/// entropy is known exactly. What a story says first (who, what, of which colour) comes back later in it, so
 /// that a model has to look back to predict well.
 struct Stories {
   std::string text;  ///< ASCII; each story ends with an empty line

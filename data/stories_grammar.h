@@ -12,7 +12,7 @@ namespace rapt::inline RAPT_ABI::story_grammar {
 
 /// What a story decides once and then keeps to.
 enum Fact { kHero, kFriend, kColour, kObject, kPlace, kAnimal, kFacts };
-enum Form { kPlain, kCapital, kPronoun, kCapitalPronoun, kPossessive };
+enum Form { kPlain, kCapital, kPronoun, kPossessive };
 
 /// The value of each fact, −1 while it is open.
 struct Facts {
@@ -27,7 +27,7 @@ struct Facts {
 };
 
 int value_count(Fact fact);
-/// How a fact is mentioned: "Mia", "she", "her", "red", "By the river".
+/// How a fact is mentioned: "Mia", "she", "her", "red", "Red".
 std::string_view mention(Fact fact, Form form, int value);
 /// The values a fact may take given the others, all equally likely: hero and friend are always a girl and a boy, so
 /// that pronouns are clear.

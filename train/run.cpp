@@ -1,5 +1,7 @@
 #include "run.h"
 
+#include <cmath>
+
 #include "../core/random.h"
 #include "../data/stories.h"
 #include "../optim/adamw.h"
@@ -63,6 +65,12 @@ Run Run::load(const std::filesystem::path& folder) {
     run.optimizer->load_state(tensors_below(checkpoint->file, "optimizer."));
   } catch (const Error& error) {
     throw DataError(fmt::format("{}: {}", name, error.what()));
+  }
+  for (const NamedTensor& p : run.model.parameters()) {
+    for (Real v : p.tensor.to_vector()) {
+      check<DataError>(std::isfinite(v), "{}: the weight {} holds {}; train again from an earlier checkpoint", name,
+                       p.name, v);
+    }
   }
   run.step = checkpoint->step;
   run.best_loss = checkpoint->number("best_loss");

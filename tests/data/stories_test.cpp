@@ -321,9 +321,9 @@ TEST(Recall, OfEveryCutOfAStoryIsPerfect) {
 
 TEST(Recall, FindsEveryWrongWord) {
   // each recalled word of some stories replaced by another of its kind
-  std::vector<std::pair<Fact, Form>> kinds = {
-      {kHero, kPlain},     {kHero, kPronoun}, {kHero, kCapitalPronoun}, {kHero, kPossessive}, {kColour, kPlain},
-      {kColour, kCapital}, {kObject, kPlain}, {kPlace, kPlain},         {kPlace, kCapital},   {kAnimal, kPlain}};
+  std::vector<std::pair<Fact, Form>> kinds = {{kHero, kPlain},   {kHero, kPronoun},   {kHero, kPossessive},
+                                              {kColour, kPlain}, {kColour, kCapital}, {kObject, kPlain},
+                                              {kAnimal, kPlain}};
   size_t story = 0;
   for (size_t i = 0; i < 400; ++i) {
     ByteRange range = corpus().recalls[i];
