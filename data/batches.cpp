@@ -111,10 +111,14 @@ Batch TrainBatches::batch(int64_t step, int64_t micro_step) const {
   check(step >= 0 && micro_step >= 0 && micro_step < micro_steps, "batches: step {}, micro step {} of {}", step,
         micro_step, micro_steps);
   Random random{seed, kWindowStream};
+  // Each window of a step from its own part of the text: every step sees all of it, so gradients vary less.
+  const int64_t windows = micro_steps * batch_size;
+  const double part = double(tokens.size - context) / double(windows);
   std::vector<int64_t> starts;
   for (int64_t b = 0; b < batch_size; ++b) {
-    int64_t drawn = (step * micro_steps + micro_step) * batch_size + b;
-    starts.push_back(random.below(tokens.size - context, uint64_t(drawn)));
+    int64_t window = micro_step * batch_size + b;
+    double place = (double(window) + random.uniform(uint64_t(step * windows + window))) * part;
+    starts.push_back(std::min(int64_t(place), tokens.size - context - 1));
   }
   return windows_at(tokens, starts, context);
 }

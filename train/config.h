@@ -21,7 +21,7 @@ struct RunConfig {
 
   int64_t batch = 12;
   int64_t accumulate = 1;
-  int64_t steps = 3000;
+  int64_t steps = 3400;
   std::string optimizer = "muon";
   double lr = 0;       ///< 0: what suits the optimizer, see resolved()
   double min_lr = -1;  ///< −1: a hundredth of lr
