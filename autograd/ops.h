@@ -95,6 +95,13 @@ Tensor embedding(const Tensor& weight, const Tokens& ids, Where where = Where::h
 /// Zero with probability p, else x / (1 − p), by the next stream of the generator (core/random.h). 0 ≤ p ≤ 1.
 Tensor dropout(const Tensor& x, double p, Where where = Where::here());
 
+// Positions (ops/rotary.cpp)
+enum class RotaryStyle { half_split, interleaved };  ///< pairs of channels (c, c + R/2), or (2c, 2c + 1)
+/// The first R channels of x (…, N, D) turned in pairs, pair c of row n by the angle of cos and sin (N, R/2); the
+/// others stay. No gradient for cos and sin (Su 2021).
+Tensor rotate(const Tensor& x, const Tensor& cos, const Tensor& sin, RotaryStyle style = RotaryStyle::half_split,
+              Where where = Where::here());
+
 // Losses (ops/loss.cpp)
 struct CrossEntropyOptions {
   int32_t ignore_index = -100;  ///< targets of this value count for nothing

@@ -2,6 +2,7 @@
 
 #include <rapt/core/random.h>
 
+#include <cmath>
 #include <numeric>
 #include <utility>
 
@@ -29,6 +30,18 @@ Tokens cycling(const Shape& shape, int32_t classes) {
   std::vector<int32_t> ids(size_t(shape.numel()));
   for (size_t i = 0; i < ids.size(); ++i) ids[i] = int32_t(i) % classes;
   return {shape, ids};
+}
+
+// x (…, N, D), the first `dims` channels turned: row n, pair c by n + c radians.
+Tensor turned(const Tensor& x, int64_t dims, RotaryStyle style) {
+  Tensor cosine = empty({x.shape[-2], dims / 2}), sine = empty(cosine.shape);
+  for (int64_t n = 0; n < cosine.shape[0]; ++n) {
+    for (int64_t c = 0; c < cosine.shape[1]; ++c) {
+      cosine.set({n, c}, Real(std::cos(double(n + c))));
+      sine.set({n, c}, Real(std::sin(double(n + c))));
+    }
+  }
+  return rotate(x, cosine, sine, style);
 }
 
 }  // namespace
@@ -225,6 +238,13 @@ std::vector<OpRow> op_table(int64_t n) {
        },
        {in({5, 4})}},
       {"dropout", [](Inputs x) { return dropout(x[0], 0.3); }, {in({n, 5})}},
+
+      // Positions
+      {"rotate", [](Inputs x) { return turned(x[0], 4, RotaryStyle::half_split); }, {in({2, n, 2, 4})}},
+      {"rotate/interleaved", [](Inputs x) { return turned(x[0], 4, RotaryStyle::interleaved); }, {in({n, 5})}},
+      {"rotate/heads",
+       [](Inputs x) { return turned(transpose(x[0], 1, 2), 2, RotaryStyle::half_split); },
+       {in({2, n, 2, 3})}},
 
       // Losses
       {"cross_entropy", [n](Inputs x) { return cross_entropy(x[0], cycling({n}, 5)); }, {in({n, 5})}},
