@@ -1,0 +1,165 @@
+#include "recurrence.h"
+
+#include <algorithm>
+
+#include "../ops.h"
+
+namespace rapt::inline RAPT_ABI {
+
+namespace {
+
+Tensor times(const Tensor& a, const Tensor& b, Where where) { return Operand(a, where) * Operand(b, where); }
+Tensor plus(const Tensor& a, const Tensor& b, Where where) { return Operand(a, where) + Operand(b, where); }
+Tensor minus(const Tensor& a, const Tensor& b, Where where) { return Operand(a, where) - Operand(b, where); }
+Tensor transposed(const Tensor& x, Where where) { return transpose(x, -1, -2, where); }
+
+// 1 for column ≤ row + shift, else 0: (n, n)
+Tensor lower_ones(int64_t n, int64_t shift) {
+  Tensor y = zeros({n, n});
+  Real* to = y.mutable_data();
+  for (int64_t i = 0; i < n; ++i) std::fill(to + i * n, to + i * n + std::clamp<int64_t>(i + shift + 1, 0, n), Real(1));
+  return y;
+}
+
+// How N positions are cut: n chunks of C, the last one filled up with zeros, which change no state and are cut off.
+struct Chunks {
+  const char* name;
+  int64_t B, H, N, n, C;
+  Where where;
+
+  Chunks(const char* what, const Tensor& q, const Tensor& k, const Tensor& v, int64_t chunk, Where at)
+      : name(what), where(at) {
+    check(q.rank() == 4 && k.rank() == 4 && v.rank() == 4, "{}: q, k and v must be (B, H, N, D), but are {}, {} and {}",
+          name, q.shape, k.shape, v.shape);
+    B = q.shape[0], H = q.shape[1], N = q.shape[2];
+    const int64_t shared = k.shape[1];
+    check(k.shape == Shape({B, shared, N, q.shape[3]}) && v.shape == Shape({B, shared, N, v.shape[3]}),
+          "{}: q, k and v don't fit: {}, {} and {}", name, q.shape, k.shape, v.shape);
+    check(shared > 0 && H % shared == 0, "{}: {} heads of k and v don't divide {} heads of q", name, shared, H);
+    check(chunk >= 1, "{}: the chunk must be at least 1, got {}", name, chunk);
+    n = (N + chunk - 1) / chunk;
+    C = n ? (N + n - 1) / n : 1;  // even chunks, so that little is filled up
+  }
+
+  // (B, Hkv, N, W) → (B, H, N, W)
+  Tensor all_heads(const Tensor& x) const {
+    const int64_t shared = x.shape[1], W = x.shape[3];
+    if (shared == H) return x;
+    Tensor groups = expand(unsqueeze(x, 2, where), {B, shared, H / shared, N, W}, where);
+    return reshape(groups, {B, H, N, W}, where);
+  }
+  // (B, H, N, W) → (B, H, n, C, W)
+  Tensor cut(const Tensor& x) const {
+    Tensor filled = n * C == N ? x : pad(x, 2, 0, n * C - N, 0, where);
+    return reshape(filled, {B, H, n, C, x.shape[3]}, where);
+  }
+  // A number for each position, what broadcasts to (B, H, N) → (B or 1, H or 1, n or 1, C)
+  Tensor cut_numbers(const char* what, Tensor x) const {
+    check(x.rank() <= 3, "{}: {} must broadcast to ({}, {}, {}), but is {}", name, what, B, H, N, x.shape);
+    while (x.rank() < 3) x = unsqueeze(x, 0, where);
+    const Shape full{B, H, N};
+    for (int d = 0; d < 3; ++d) {
+      check(x.shape[d] == 1 || x.shape[d] == full[d], "{}: {} must broadcast to {}, but is {}", name, what, full,
+            x.shape);
+    }
+    if (x.shape[2] == 1) return expand(unsqueeze(x, -1, where), {x.shape[0], x.shape[1], 1, C}, where);
+    Tensor filled = n * C == N ? x : pad(x, 2, 0, n * C - N, 0, where);
+    return reshape(filled, {x.shape[0], x.shape[1], n, C}, where);
+  }
+  // (B, H, n, C, W) → (B, H, N, W)
+  Tensor joined(const Tensor& x) const {
+    Tensor y = reshape(x, {B, H, n * C, x.shape[4]}, where);
+    return n * C == N ? y : slice(y, 2, 0, N, 1, where);
+  }
+};
+
+// What is left of the state between two places of a chunk. Every exponent is a sum of log decays, never a difference of
+// sums, so a decay of 0 (log decay −∞) gives 0 and not NaN.
+struct Decay {
+  Tensor within;      // (…, C, C), 0 above the diagonal: of k_j v_j at position i
+  Tensor from_start;  // (…, C, 1): of the state before the chunk at position i
+  Tensor to_end;      // (…, C, 1): of k_j v_j after the chunk
+  Tensor whole;       // (…, 1, 1): of the state before the chunk after it
+
+  Decay(const Tensor& log_decay, Where where) {  // (…, n, C)
+    const int64_t C = log_decay.shape[-1];
+    Tensor column = unsqueeze(log_decay, -1, where);
+    Tensor below = rapt::where(lower_ones(C, -1), Operand(column, where), Operand(0.0, where), where);
+    within = times(exp(cumsum(below, -2, where), where), lower_ones(C, 0), where);
+    from_start = exp(cumsum(column, -2, where), where);
+    whole = slice(from_start, -2, C - 1, C, 1, where);
+    std::vector<int32_t> ids;
+    for (int64_t i = C - 1; i >= 0; --i) ids.push_back(int32_t(i));
+    const Tokens backwards({C}, ids);
+    Tensor later = index_select(pad(slice(column, -2, 1, C, 1, where), -2, 0, 1, 0, where), -2, backwards, where);
+    to_end = exp(index_select(cumsum(later, -2, where), -2, backwards, where), where);
+  }
+};
+
+}  // namespace
+
+Tensor linear_attention(const Tensor& q, const Tensor& k, const Tensor& v, LinearAttentionOptions options,
+                        Where where) {
+  const Chunks c("linear_attention", q, k, v, options.chunk, where);
+  const Tensor keys = c.all_heads(k);
+  const Tensor Q = c.cut(q), K = c.cut(keys), V = c.cut(c.all_heads(v)), KT = transposed(K, where);
+  Tensor scores = times(matmul(Q, KT, where), lower_ones(c.C, 0), where);
+  Tensor out = matmul(scores, V, where);
+  if (c.n > 1) {
+    Tensor added = slice(matmul(KT, V, where), 2, 0, c.n - 1, 1, where);
+    Tensor states = pad(cumsum(added, 2, where), 2, 1, 0, 0, where);
+    out = plus(out, matmul(Q, states, where), where);
+  }
+  out = c.joined(out);
+  if (!options.normalize) return out;
+  Tensor weight = sum(times(q, cumsum(keys, 2, where), where), {-1}, true, where);
+  return Operand(out, where) / Operand(weight, where);
+}
+
+Tensor decay_attention(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& log_decay, int64_t chunk,
+                       Where where) {
+  const Chunks c("decay_attention", q, k, v, chunk, where);
+  const Tensor Q = c.cut(q), K = c.cut(c.all_heads(k)), V = c.cut(c.all_heads(v));
+  const Decay decay(c.cut_numbers("log_decay", log_decay), where);
+  Tensor scores = times(matmul(Q, transposed(K, where), where), decay.within, where);
+  Tensor out = matmul(scores, V, where);
+  if (c.n > 1) {
+    Tensor added = matmul(transposed(times(K, decay.to_end, where), where), V, where);
+    Tensor states = affine_scan(expand(decay.whole, {c.B, c.H, c.n, 1, 1}, where), added, where);
+    out = plus(out, matmul(times(Q, decay.from_start, where), states, where), where);
+  }
+  return c.joined(out);
+}
+
+// One chunk (Yang 2024, 2025): with A below the diagonal of (diag(β) K Kᵀ) ∘ E and T = (I + A)⁻¹ diag(β), what is
+// written is U − W S₀, U = T V, W = T (e^g ∘ K). So the state after the chunk is affine in S₀.
+Tensor delta_rule(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& beta, const Tensor& log_decay,
+                  int64_t chunk, Where where) {
+  const Chunks c("delta_rule", q, k, v, chunk, where);
+  const Tensor V = c.cut(c.all_heads(v)), b = unsqueeze(c.cut_numbers("beta", beta), -1, where);
+  Tensor Q = c.cut(q), K = c.cut(c.all_heads(k)), KT = transposed(K, where);
+  Tensor Kb = times(K, b, where);
+  Tensor scores = matmul(Q, KT, where), A = matmul(Kb, KT, where), whole;
+  if (log_decay) {
+    const Decay decay(c.cut_numbers("log_decay", log_decay), where);
+    scores = times(scores, decay.within, where);
+    A = times(A, decay.within, where);
+    Q = times(Q, decay.from_start, where);
+    Kb = times(Kb, decay.from_start, where);
+    KT = transposed(times(K, decay.to_end, where), where);
+    whole = times(decay.whole, eye(K.shape[-1]), where);
+  } else {
+    scores = times(scores, lower_ones(c.C, 0), where);
+    whole = eye(K.shape[-1]);
+  }
+  const Tensor inverse = inverse_unit_lower(A, where);
+  Tensor written = matmul(inverse, times(V, b, where), where);
+  if (c.n == 1) return c.joined(matmul(scores, written, where));
+
+  const Tensor W = matmul(inverse, Kb, where);
+  Tensor states = affine_scan(minus(whole, matmul(KT, W, where), where), matmul(KT, written, where), where);
+  written = minus(written, matmul(W, states, where), where);
+  return c.joined(plus(matmul(scores, written, where), matmul(Q, states, where), where));
+}
+
+}  // namespace rapt::inline RAPT_ABI
