@@ -1,0 +1,203 @@
+#include "recurrent.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "../../core/random.h"
+
+namespace rapt::inline RAPT_ABI {
+
+namespace {
+
+int64_t checked_heads(int64_t dim, int64_t heads) {
+  check(heads > 0 && dim > 0 && dim % heads == 0, "attention: {} heads do not divide the dimension {}", heads, dim);
+  return heads;
+}
+
+int64_t checked_shared(int64_t heads, int64_t shared) {
+  if (shared == 0) return heads;
+  check(shared > 0 && heads % shared == 0, "attention: {} heads of keys and values do not divide {} heads", shared,
+        heads);
+  return shared;
+}
+
+LinearOptions projection(const RecurrentOptions& o) { return {o.bias, o.qkv_deviation}; }
+LinearOptions numbers(const RecurrentOptions& o, bool bias = false) { return {bias, o.qkv_deviation}; }
+
+// (B, N, H·D) → (B, H, N, D)
+Tensor split_heads(const Tensor& x, int64_t heads) {
+  return transpose(reshape(x, {x.shape[0], x.shape[1], heads, x.shape[2] / heads}), 1, 2);
+}
+// (B, H, N, D) → (B, N, H·D)
+Tensor merge_heads(const Tensor& y) {
+  return reshape(transpose(y, 1, 2), {y.shape[0], y.shape[2], y.shape[1] * y.shape[3]});
+}
+
+// Rows of length 1: x / √(Σ x² + 1e−6)
+Tensor of_length_one(const Tensor& x) {
+  const double D = double(x.shape[-1]);
+  return rms_norm(x, {}, 1e-6 / D) * (1 / std::sqrt(D));
+}
+
+// elu(x) + 1, and a little more, so that the weights never sum to 0
+Tensor elu_features(const Tensor& x) { return relu(x) + exp(-relu(-x)) + 1e-6; }
+
+// m rows, orthogonal within each D of them, of the lengths of normal vectors
+Tensor orthogonal_features(int64_t m, int64_t D, uint64_t seed) {
+  NoGrad no_grad;
+  const Random random{seed, 0};
+  std::vector<Real> values(size_t(m * D));
+  for (size_t i = 0; i < values.size(); ++i) values[i] = Real(random.normal(i));
+  const Tensor gaussian = from_values({m, D}, values);
+  const Tensor lengths = sqrt(sum(gaussian * gaussian, {-1}, true));
+  std::vector<Tensor> rows;
+  for (int64_t i = 0; i < m; ++i) {
+    Tensor row = slice(gaussian, 0, i, i + 1);
+    const size_t before = size_t(i % D);                        // of the same block
+    for (int repeat = 0; repeat < 2 && before > 0; ++repeat) {  // twice: once leaves rounding behind
+      const Tensor block = cat(std::span<const Tensor>(rows).last(before), 0);
+      row = row - matmul(matmul(row, transpose(block, 0, 1)), block);
+    }
+    rows.push_back(row / sqrt(sum(row * row)));
+  }
+  // a normal vector's length does not depend on its direction, so the rows keep theirs
+  return cat(rows, 0) * lengths;
+}
+
+// The largest so far along dimension 2 of x (B, H, N), in steps of doubling width
+Tensor running_max(Tensor x) {
+  const int64_t N = x.shape[2];
+  for (int64_t step = 1; step < N; step *= 2) {
+    x = maximum(x, pad(slice(x, 2, 0, N - step), 2, step, 0, -std::numeric_limits<double>::infinity()));
+  }
+  return x;
+}
+
+// (B, Hkv, N) → (B, H, N)
+Tensor repeat_heads(const Tensor& x, int64_t heads) {
+  const int64_t B = x.shape[0], shared = x.shape[1], N = x.shape[2];
+  if (shared == heads) return x;
+  return reshape(expand(unsqueeze(x, 2), {B, shared, heads / shared, N}), {B, heads, N});
+}
+
+}  // namespace
+
+RecurrentAttention::RecurrentAttention(int64_t dim, int64_t head_count, const RecurrentOptions& o)
+    : heads(checked_heads(dim, head_count)),
+      key_value_heads(checked_shared(heads, o.key_value_heads)),
+      chunk(o.chunk),
+      q(child<Linear>("q", dim, dim, projection(o))),
+      k(child<Linear>("k", dim, dim / heads * key_value_heads, projection(o))),
+      v(child<Linear>("v", dim, dim / heads * key_value_heads, projection(o))),
+      proj(child<Linear>("proj", dim, dim, LinearOptions{o.bias, o.proj_deviation})) {
+  check(chunk >= 1, "attention: the chunk must be at least 1, got {}", chunk);
+}
+
+Tensor RecurrentAttention::queries(const Tensor& x) const {
+  check(x.rank() == 3, "attention: x must be (B, N, C), but is {}", x.shape);
+  return split_heads(q(x), heads);
+}
+Tensor RecurrentAttention::keys(const Tensor& x) const { return split_heads(k(x), key_value_heads); }
+Tensor RecurrentAttention::values(const Tensor& x) const { return split_heads(v(x), key_value_heads); }
+
+LinearAttention::LinearAttention(int64_t dim, int64_t head_count, RecurrentOptions o)
+    : RecurrentAttention(dim, head_count, o) {}
+
+Tensor LinearAttention::operator()(const Tensor& x) const {
+  Scope scope(path());
+  return proj(merge_heads(linear_attention(elu_features(queries(x)), elu_features(keys(x)), values(x),
+                                           {.normalize = true, .chunk = chunk})));
+}
+
+Performer::Performer(int64_t dim, int64_t head_count, PerformerOptions o)
+    : RecurrentAttention(dim, head_count, o.common) {
+  check(o.features >= 0, "performer: {} features", o.features);
+  const int64_t D = width();
+  const int64_t m = o.features ? o.features : std::max<int64_t>(1, std::llround(double(D) * std::log(double(D))));
+  features = orthogonal_features(m, D, o.seed);
+}
+
+Tensor Performer::operator()(const Tensor& x) const {
+  Scope scope(path());
+  const Tensor shrunk = features * std::pow(double(width()), -0.25);
+  const double half = 0.5 / std::sqrt(double(width()));
+  // ln √m φ: (B, H, N, m)
+  auto exponents = [&](const Tensor& rows) { return linear(rows, shrunk) - half * sum(rows * rows, {-1}, true); };
+  const Tensor a = exponents(queries(x)), b = exponents(keys(x)), value = values(x);
+  // What is subtracted cancels in the quotient, so it needs no gradient. For keys it grows along the sequence, and the
+  // state is rescaled by a decay.
+  const Tensor top = running_max(max(b.detach(), -1));
+  const int64_t N = x.shape[1];
+  const Tensor before = cat(std::vector<Tensor>{slice(top, 2, 0, 1), slice(top, 2, 0, N - 1)}, 2);
+  const Tensor Q = exp(a - max(a.detach(), -1, true));
+  const Tensor K = exp(b - unsqueeze(top, -1)) + 1e-10;  // at least one weight isn't 0
+  const Tensor one = ones({value.shape[0], value.shape[1], N, 1});
+  Tensor y = decay_attention(Q, K, cat(std::vector<Tensor>{value, one}, -1), repeat_heads(before - top, heads), chunk);
+  const int64_t D = width();
+  return proj(merge_heads(slice(y, -1, 0, D) / slice(y, -1, D, D + 1)));
+}
+
+RetentiveAttention::RetentiveAttention(int64_t dim, int64_t head_count, RetentiveOptions o)
+    : RecurrentAttention(dim, head_count, o.common),
+      gate(child<Linear>("gate", dim, dim, projection(o.common))),
+      rotary(o.rotary),
+      positions(o.positions) {
+  std::vector<Real> decays;
+  for (int64_t h = 0; h < heads; ++h) decays.push_back(Real(std::log1p(-std::exp2(-5.0 - double(h)))));
+  log_decay = from_values({heads, 1}, decays);
+}
+
+Tensor RetentiveAttention::operator()(const Tensor& x) const {
+  Scope scope(path());
+  Tensor Q = queries(x), K = keys(x) * (1 / std::sqrt(double(width())));
+  if (rotary) Q = positions.queries(Q), K = positions.keys(K);
+  Tensor y = rms_norm(decay_attention(Q, K, values(x), log_decay, chunk), {});
+  return proj(merge_heads(y) * silu(gate(x)));
+}
+
+GatedLinearAttention::GatedLinearAttention(int64_t dim, int64_t head_count, RecurrentOptions o)
+    : RecurrentAttention(dim, head_count, o),
+      gate(child<Linear>("gate", dim, dim, projection(o))),
+      decay(child<Linear>("decay", dim, heads, numbers(o, true))),
+      norm(child<RMSNorm>("norm", dim / heads)) {}
+
+Tensor GatedLinearAttention::operator()(const Tensor& x) const {
+  Scope scope(path());
+  const Tensor log_decay = softplus(-transpose(decay(x), 1, 2)) * (-1.0 / 16);  // ln σ(z) = −softplus(−z)
+  const Tensor Q = queries(x) * (1 / std::sqrt(double(width())));
+  return proj(merge_heads(norm(decay_attention(Q, keys(x), values(x), log_decay, chunk))) * silu(gate(x)));
+}
+
+DeltaNet::DeltaNet(int64_t dim, int64_t head_count, RecurrentOptions o)
+    : RecurrentAttention(dim, head_count, o),
+      beta(child<Linear>("beta", dim, heads, numbers(o))),
+      norm(child<RMSNorm>("norm", dim / heads)) {}
+
+Tensor DeltaNet::operator()(const Tensor& x) const {
+  Scope scope(path());
+  const Tensor Q = of_length_one(silu(queries(x))), K = of_length_one(silu(keys(x)));
+  return proj(merge_heads(norm(delta_rule(Q, K, values(x), sigmoid(transpose(beta(x), 1, 2)), {}, chunk))));
+}
+
+GatedDeltaNet::GatedDeltaNet(int64_t dim, int64_t head_count, RecurrentOptions o)
+    : RecurrentAttention(dim, head_count, o),
+      gate(child<Linear>("gate", dim, dim, projection(o))),
+      beta(child<Linear>("beta", dim, heads, numbers(o))),
+      decay(child<Linear>("decay", dim, heads, numbers(o))),
+      norm(child<RMSNorm>("norm", dim / heads)) {
+  NoGrad no_grad;
+  log_rate = param("log_rate", log(uniform({heads}, 1, 16)));
+  const Tensor step = exp(uniform({heads}, Real(std::log(0.001)), Real(std::log(0.1))));
+  decay_bias = param("decay_bias", step + log(1 - exp(-step)));  // softplus of it is the step
+}
+
+Tensor GatedDeltaNet::operator()(const Tensor& x) const {
+  Scope scope(path());
+  const Tensor log_decay = -(exp(log_rate) * softplus(decay(x) + decay_bias));  // (B, N, H)
+  const Tensor Q = of_length_one(silu(queries(x))), K = of_length_one(silu(keys(x)));
+  Tensor y = delta_rule(Q, K, values(x), sigmoid(transpose(beta(x), 1, 2)), transpose(log_decay, 1, 2), chunk);
+  return proj(merge_heads(norm(y)) * silu(gate(x)));
+}
+
+}  // namespace rapt::inline RAPT_ABI
