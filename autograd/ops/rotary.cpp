@@ -11,22 +11,15 @@ namespace rapt::inline RAPT_ABI {
 namespace {
 
 // One row of D channels, the first 2h of them in pairs. (a, b) → (a cos − b sin, b cos + a sin)
-void turn_row(const Real* x, const Real* cos, const Real* sin, Real sign, int64_t h, int64_t D, RotaryStyle style,
-              Real* y) {
-  if (style == RotaryStyle::half_split) {
+template <RotaryStyle kStyle>
+void turn_row(const Real* x, const Real* cos, const Real* sin, Real sign, int64_t h, int64_t D, Real* y) {
+  constexpr bool kHalves = kStyle == RotaryStyle::half_split;
 #pragma omp simd
-    for (int64_t c = 0; c < h; ++c) {
-      const Real a = x[c], b = x[c + h], s = sign * sin[c];
-      y[c] = a * cos[c] - b * s;
-      y[c + h] = b * cos[c] + a * s;
-    }
-  } else {
-#pragma omp simd
-    for (int64_t c = 0; c < h; ++c) {
-      const Real a = x[2 * c], b = x[2 * c + 1], s = sign * sin[c];
-      y[2 * c] = a * cos[c] - b * s;
-      y[2 * c + 1] = b * cos[c] + a * s;
-    }
+  for (int64_t c = 0; c < h; ++c) {
+    const int64_t i = kHalves ? c : 2 * c, j = kHalves ? c + h : 2 * c + 1;
+    const Real a = x[i], b = x[j], s = sign * sin[c];
+    y[i] = a * cos[c] - b * s;
+    y[j] = b * cos[c] + a * s;
   }
   std::copy(x + 2 * h, x + D, y + 2 * h);
 }
@@ -47,9 +40,11 @@ Tensor turn(const Tensor& in, const Tensor& cos, const Tensor& sin, Real sign, R
   }
   const Tensor x = view::permute(given, std::span<const int>(dims.data(), size_t(leading) + 1));
   Tensor y = empty(x.shape);
-  const Tensor result = view::permute(y, std::span<const int>(inverse.data(), size_t(leading) + 1));
+  Tensor result = view::permute(y, std::span<const int>(inverse.data(), size_t(leading) + 1));
   if (y.numel() == 0) return result;
 
+  constexpr auto kHalfSplit = RotaryStyle::half_split, kInterleaved = RotaryStyle::interleaved;
+  const auto row = style == kHalfSplit ? turn_row<kHalfSplit> : turn_row<kInterleaved>;
   const int64_t D = x.shape[-1], h = cos.shape[1];
   const Real *from = x.data(), *c = cos.data(), *s = sin.data();
   Real* to = y.mutable_data();
@@ -63,7 +58,7 @@ Tensor turn(const Tensor& in, const Tensor& cos, const Tensor& sin, Real sign, R
     }
     for (int64_t r = begin; r < end; ++r) {
       const int64_t n = index[position];
-      turn_row(from + at, c + n * h, s + n * h, sign, h, D, style, to + r * D);
+      row(from + at, c + n * h, s + n * h, sign, h, D, to + r * D);
       for (int d = leading - 1; d >= 0; --d) {
         at += x.strides[d];
         if (++index[d] < x.shape[d]) break;
