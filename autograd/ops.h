@@ -116,13 +116,34 @@ Tensor linear_cross_entropy(const Tensor& x, const Tensor& weight, const Tokens&
                             CrossEntropyOptions options = {}, Where where = Where::here());
 
 // Attention (ops/attention.cpp)
-/// softmax(scale · q kᵀ) v by tiles, in memory linear in the sequence; forward and backward in core/attention/.
-/// q (B, H, N, D), k (B, Hkv, M, D), v (B, Hkv, M, Dv) → (B, H, N, Dv). H is a multiple of Hkv.
+/// softmax(scale · q kᵀ) v by tiles, in memory linear in the sequence, and every variant that AttentionOptions spells;
+/// captured tensors receive gradients. q (B, H, N, D), k (B, Hkv, M, D), v (B, Hkv, M, Dv) → (B, H, N, Dv). H is a
+/// multiple of Hkv.
 Tensor attention(const Tensor& q, const Tensor& k, const Tensor& v, const AttentionOptions& options = {},
                  Where where = Where::here());
 /// The same for q, k and v side by side in one projection (B, N, 3·H·D), q | k | v, head h at h·D in each: copies
 /// nothing. Gives (B, N, H·D).
 Tensor packed_attention(const Tensor& qkv, int64_t heads, const AttentionOptions& options = {},
                         Where where = Where::here());
+struct AttentionResult {
+  Tensor out;  ///< (B, H, N, Dv)
+  Tensor lse;  ///< (B, H, N): the log of the sum of each row's weights before division; differentiable
+};
+AttentionResult attention_with_lse(const Tensor& q, const Tensor& k, const Tensor& v,
+                                   const AttentionOptions& options = {}, Where where = Where::here());
+/// The weights (B, H, N, M), or their mean over the heads (B, N, M). No gradient, no dropout.
+Tensor attention_weights(const Tensor& q, const Tensor& k, const AttentionOptions& options = {},
+                         bool mean_over_heads = false);
+/// What attention will do for tensors of these shapes.
+AttentionPlan explain(const Shape& q, const Shape& k, const Shape& v, const AttentionOptions& options = {});
+/// (B, Hkv, N, D) → (B, H, N, D), each head H / Hkv times in a row.
+Tensor repeat_heads(const Tensor& x, int64_t heads, Where where = Where::here());
+
+// The same with whole (N, M) matrices, made of the operations above (ops/attention_dense.cpp): slow, easy to read and
+// to change, and what the tiles are tested against.
+AttentionResult attention_dense_with_lse(const Tensor& q, const Tensor& k, const Tensor& v,
+                                         const AttentionOptions& options = {}, Where where = Where::here());
+Tensor attention_dense(const Tensor& q, const Tensor& k, const Tensor& v, const AttentionOptions& options = {},
+                       Where where = Where::here());
 
 }  // namespace rapt::inline RAPT_ABI

@@ -22,7 +22,7 @@ void rate(benchmark::State& state, double operations) {
 void forward(benchmark::State& state) {
   Case c(state);
   Tensor qkv = c.projection();
-  for (auto _ : state) benchmark::DoNotOptimize(packed_attention(qkv, c.heads, {.causal = true}));
+  for (auto _ : state) benchmark::DoNotOptimize(packed_attention(qkv, c.heads, {.mask = causal()}));
   rate(state, c.forward_operations());
 }
 
@@ -31,7 +31,7 @@ void forward_and_backward(benchmark::State& state) {
   Tensor qkv = requires_grad(c.projection());
   Tensor dy = normal({c.batch, c.length, c.heads * c.dim});
   for (auto _ : state) {
-    backward(packed_attention(qkv, c.heads, {.causal = true}), dy);
+    backward(packed_attention(qkv, c.heads, {.mask = causal()}), dy);
     set_gradient(qkv, {});
   }
   rate(state, 3.5 * c.forward_operations());

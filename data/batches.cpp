@@ -111,13 +111,16 @@ Batch TrainBatches::batch(int64_t step, int64_t micro_step) const {
   check(step >= 0 && micro_step >= 0 && micro_step < micro_steps, "batches: step {}, micro step {} of {}", step,
         micro_step, micro_steps);
   Random random{seed, kWindowStream};
-  // Each window of a step from its own part of the text: every step sees all of it, so gradients vary less.
+  // Each window of a step comes from its own part of the text, and moves through it by the golden ratio: every step
+  // sees all of the text, and all of it is seen equally often, so gradients vary less and no token waits long.
+  constexpr uint64_t golden_ratio = 0x9E3779B97F4A7C15;  // of 2⁶⁴
   const int64_t windows = micro_steps * batch_size;
   const double part = double(tokens.size - context) / double(windows);
   std::vector<int64_t> starts;
   for (int64_t b = 0; b < batch_size; ++b) {
     int64_t window = micro_step * batch_size + b;
-    double place = (double(window) + random.uniform(uint64_t(step * windows + window))) * part;
+    uint64_t turn = uint64_t(random.uniform(uint64_t(window)) * 0x1p64) + uint64_t(step) * golden_ratio;
+    double place = (double(window) + double(turn >> 11) * 0x1p-53) * part;
     starts.push_back(std::min(int64_t(place), tokens.size - context - 1));
   }
   return windows_at(tokens, starts, context);

@@ -49,8 +49,9 @@ struct Batch {
   Tokens x, y;
 };
 
-/// Training batches: windows at random places, each in its own equal part of the text (stratified sampling), as a
-/// function of (seed, step) alone, so that a run resumes anywhere.
+/// Training batches: windows at quasi-random places, each in its own equal part of the text and there following a
+/// Kronecker sequence, so that all of the text is seen equally often; a function of (seed, step) alone, so that a run
+/// resumes anywhere.
 /// The `micro_steps` batches of a step together hold the windows one batch of micro_steps · batch_size would.
 struct TrainBatches {
   TokenSpan tokens;

@@ -1,3 +1,5 @@
+#include <memory>
+
 #include "../../core/view.h"
 #include "../ops.h"
 
@@ -10,90 +12,205 @@ Tensor empty_heads(int64_t batch, int64_t heads, int64_t length, int64_t dim) {
   return view::transpose(empty({batch, length, heads, dim}), 1, 2);
 }
 
-struct Attention {
-  static constexpr auto name = "attention";
-  AttentionOptions options;
-  Saved q, k, v, out, lse;
-
-  Tensor forward(std::span<const Tensor> x, Needs needs) {
-    for (const Tensor& t : x) check(t.rank() == 4, "{}: q, k and v must be (B, H, N, D), but one is {}", name, t.shape);
-    Tensor y = empty_heads(x[0].shape[0], x[0].shape[1], x[0].shape[2], x[2].shape[3]);
-    Tensor l = empty({x[0].shape[0], x[0].shape[1], x[0].shape[2]});
-    attention_forward(x[0], x[1], x[2], options, y, l);
-    if (needs.any()) {
-      q = x[0];
-      k = x[1];
-      v = x[2];
-      out = y;
-      lse = l;
-    }
-    return y;
-  }
-
-  std::vector<Tensor> backward(const Tensor& dy, Needs) const {
-    auto like = [](const Tensor& x) { return empty_heads(x.shape[0], x.shape[1], x.shape[2], x.shape[3]); };
-    Tensor dq = like(q), dk = like(k), dv = like(v);
-    attention_backward(q, k, v, out, lse, dy, nullptr, options, dq, dk, dv);
-    return {dq, dk, dv};
-  }
+// The log-sum-exp, and its gradient on the way back: its node runs before attention's and leaves the gradient here.
+struct LogSumExp {
+  Tensor value, gradient;
 };
 
-struct PackedAttention {
-  static constexpr auto name = "packed_attention";
-  int64_t heads = 1;
+WeightDropout dropout_of(const AttentionOptions& o) {
+  if (o.dropout_state) return *o.dropout_state;
+  if (o.dropout == 0) return {};
+  Random random = next_random();
+  return {o.dropout, random.seed, uint32_t(random.stream)};
+}
+
+// What one call keeps for its backward. q, k and v are three inputs, or parts of one projection (B, N, 3·H·D).
+struct Attention {
+  static constexpr auto name = "attention";
+  int64_t packed_heads = 0;  // > 0: packed
   AttentionOptions options;
-  Saved qkv, out, lse;
+  WeightDropout dropout;
+  std::shared_ptr<LogSumExp> lse;
+  std::vector<Saved> inputs;
+  Saved out;
+
+  size_t first_table() const { return packed_heads > 0 ? 1 : 3; }
 
   // part 0, 1, 2 of (B, N, 3·H·D) as (B, H, N, D)
   Tensor part(const Tensor& packed, int64_t i) const {
-    int64_t dim = packed.shape[2] / (3 * heads);
-    Tensor five = view::reshape(packed, {packed.shape[0], packed.shape[1], 3, heads, dim});
+    int64_t dim = packed.shape[2] / (3 * packed_heads);
+    Tensor five = view::reshape(packed, {packed.shape[0], packed.shape[1], 3, packed_heads, dim});
     return view::transpose(view::select(five, 2, i), 1, 2);
   }
   Tensor split_heads(const Tensor& merged) const {
-    return view::transpose(view::reshape(merged, {merged.shape[0], merged.shape[1], heads, merged.shape[2] / heads}), 1,
-                           2);
+    if (packed_heads == 0) return merged;
+    return view::transpose(
+        view::reshape(merged, {merged.shape[0], merged.shape[1], packed_heads, merged.shape[2] / packed_heads}), 1, 2);
   }
 
-  Tensor forward(std::span<const Tensor> x, Needs needs) {
-    const Shape& s = x[0].shape;
-    check(s.rank == 3 && heads > 0 && s[2] % (3 * heads) == 0,
-          "{}: the projection must be (B, N, 3·H·D) with H = {}, but is {}", name, heads, s);
-    Tensor dense = contiguous(x[0]);
-    Tensor y = empty({s[0], s[1], s[2] / 3}), l = empty({s[0], heads, s[1]});
-    Tensor y_heads = split_heads(y);
-    attention_forward(part(dense, 0), part(dense, 1), part(dense, 2), options, y_heads, l);
+  template <class Inputs>
+  AttentionCall call(const Inputs& x) const {
+    std::vector<Tensor> tables;
+    for (size_t t = first_table(); t < x.size(); ++t) tables.push_back(x[t]);
+    const Tensor& first = x[0];
+    if (packed_heads > 0) return {part(first, 0), part(first, 1), part(first, 2), options, tables, dropout};
+    return {first, x[1], x[2], options, tables, dropout};
+  }
+
+  Tensor forward(std::span<const Tensor> given, Needs needs) {
+    std::vector<Tensor> x(given.begin(), given.end());
+    Tensor y;
+    if (packed_heads > 0) {
+      const Shape& s = x[0].shape;
+      check(s.rank == 3 && s[2] % (3 * packed_heads) == 0,
+            "attention: the projection must be (B, N, 3·H·D) with H = {}, but is {}", packed_heads, s);
+      x[0] = contiguous(x[0]);
+      y = empty({s[0], s[1], s[2] / 3});
+    } else {
+      for (size_t i = 0; i < 3; ++i)
+        check(x[i].rank() == 4, "{}: q, k and v must be (B, H, N, D), but one is {}", name, x[i].shape);
+      y = empty_heads(x[0].shape[0], x[0].shape[1], x[0].shape[2], x[2].shape[3]);
+    }
+    Tensor heads = split_heads(y), l = empty({heads.shape[0], heads.shape[1], heads.shape[2]});
+    attention_forward(call(x), heads, l);
+    lse->value = l;
     if (needs.any()) {
-      qkv = dense;
+      inputs.assign(x.begin(), x.end());
       out = y;
-      lse = l;
     }
     return y;
   }
 
-  std::vector<Tensor> backward(const Tensor& dy, Needs) const {
-    const Tensor& packed = qkv;
-    Tensor dpacked = empty(packed.shape);
-    Tensor dq = part(dpacked, 0), dk = part(dpacked, 1), dv = part(dpacked, 2);
-    attention_backward(part(packed, 0), part(packed, 1), part(packed, 2), split_heads(out), lse,
-                       split_heads(contiguous(dy)), nullptr, options, dq, dk, dv);
-    return {dpacked};
+  std::vector<Tensor> backward(const Tensor& dy, Needs needs) const {
+    auto like = [](const Tensor& x) { return empty_heads(x.shape[0], x.shape[1], x.shape[2], x.shape[3]); };
+    AttentionCall c = call(inputs);
+    std::vector<Tensor> gradients, dtables;
+    for (size_t t = 0; t < c.tables.size(); ++t)
+      dtables.push_back(needs[int(first_table() + t)] ? empty(c.tables[t].shape) : Tensor());
+    Tensor dq, dk, dv;
+    if (packed_heads > 0) {
+      gradients = {empty(inputs[0].get().shape)};
+      dq = part(gradients[0], 0), dk = part(gradients[0], 1), dv = part(gradients[0], 2);
+    } else {
+      dq = like(c.q), dk = like(c.k), dv = like(c.v);
+      gradients = {dq, dk, dv};
+    }
+    Tensor dlse = std::exchange(lse->gradient, Tensor());
+    attention_backward(c, split_heads(out), lse->value, split_heads(packed_heads > 0 ? contiguous(dy) : dy),
+                       dlse ? &dlse : nullptr, dq, dk, dv, dtables);
+    gradients.insert(gradients.end(), dtables.begin(), dtables.end());
+    return gradients;
   }
 };
 
+struct LogSumExpOf {
+  static constexpr auto name = "attention_lse";
+  std::shared_ptr<LogSumExp> lse;
+  Tensor forward(std::span<const Tensor>) { return lse->value; }
+  std::vector<Tensor> backward(const Tensor& dy, Needs) const {
+    lse->gradient = dy;
+    return {view::expand(scalar(0), out_shape)};
+  }
+  Shape out_shape;
+};
+
+AttentionResult run(Attention op, std::vector<Tensor> inputs, bool want_lse, Where where) {
+  for (const Tensor& t : op.options.tables()) inputs.push_back(t);
+  check(inputs.size() <= 32, "attention: {} captured tensors are too many", inputs.size());
+  op.dropout = dropout_of(op.options);
+  auto lse = std::make_shared<LogSumExp>();
+  op.lse = lse;
+  AttentionResult result;
+  result.out = record(std::move(op), std::span<const Tensor>(inputs), where);
+  if (want_lse) result.lse = record(LogSumExpOf{lse, result.out.shape}, {result.out}, where);
+  return result;
+}
+
+// Softmax over the queries first: its logarithm C (B, H, M) is the log-sum-exp of attention with queries and keys
+// exchanged; then −C is a bias on each key, and the second softmax divides by the row's sum.
+AttentionResult inverted(const Tensor& q, const Tensor& k, const Tensor& v, const AttentionOptions& options,
+                         Where where) {
+  check(!options.relative_keys && !options.relative_values,
+        "attention: the inverted softmax has no relative terms; use attention_dense");
+  AttentionOptions over_queries;
+  over_queries.mask = transposed(options.mask);
+  over_queries.score = transposed(options.score);
+  over_queries.scale = options.scale;
+  Tensor nothing = zeros({q.shape[0], q.shape[1], q.shape[2], 1});
+  Tensor c = attention_with_lse(repeat_heads(k, q.shape[1], where), q, nothing, over_queries, where).lse;
+  AttentionOptions over_keys = options;
+  over_keys.normalizer = {};
+  over_keys.score = options.score | bias(unsqueeze(-c, 2, where));
+  return attention_with_lse(q, k, v, over_keys, where);
+}
+
 }  // namespace
 
-Tensor attention(const Tensor& q, const Tensor& k, const Tensor& v, const AttentionOptions& options, Where where) {
+Tensor repeat_heads(const Tensor& x, int64_t heads, Where where) {
+  check(x.rank() == 4 && x.shape[1] > 0 && heads % x.shape[1] == 0,
+        "repeat_heads: expected (B, Hkv, N, D) with Hkv dividing {}, got {}", heads, x.shape);
+  if (x.shape[1] == heads) return x;
+  const Shape& s = x.shape;
+  Tensor repeated = expand(unsqueeze(x, 2, where), {s[0], s[1], heads / s[1], s[2], s[3]}, where);
+  return reshape(repeated, {s[0], heads, s[2], s[3]}, where);
+}
+
+AttentionResult attention_with_lse(const Tensor& q, const Tensor& k, const Tensor& v, const AttentionOptions& options,
+                                   Where where) {
+  if (options.normalizer.kind == Normalizer::Kind::inverted) return inverted(q, k, v, options, where);
   Attention op;
   op.options = options;
-  return record(std::move(op), {q, k, v}, where);
+  return run(std::move(op), {q, k, v}, true, where);
+}
+
+Tensor attention(const Tensor& q, const Tensor& k, const Tensor& v, const AttentionOptions& options, Where where) {
+  if (options.normalizer.kind == Normalizer::Kind::inverted) return inverted(q, k, v, options, where).out;
+  Attention op;
+  op.options = options;
+  return run(std::move(op), {q, k, v}, false, where).out;
 }
 
 Tensor packed_attention(const Tensor& qkv, int64_t heads, const AttentionOptions& options, Where where) {
-  PackedAttention op;
-  op.heads = heads;
+  check(heads > 0, "packed_attention: the number of heads must be at least 1, got {}", heads);
+  check(options.normalizer.kind != Normalizer::Kind::inverted,
+        "packed_attention: not for the inverted softmax; use attention");
+  Attention op;
+  op.packed_heads = heads;
   op.options = options;
-  return record(std::move(op), {qkv}, where);
+  return run(std::move(op), {qkv}, false, where).out;
+}
+
+Tensor attention_weights(const Tensor& q, const Tensor& k, const AttentionOptions& options, bool mean_over_heads) {
+  check(options.normalizer.kind != Normalizer::Kind::inverted,
+        "attention_weights: not for the inverted softmax; use attention_dense");
+  NoGrad no_grad;
+  std::vector<Tensor> tables;
+  for (const Tensor& t : options.tables()) tables.push_back(t.detach());
+  Tensor v = zeros({k.shape[0], k.shape[1], k.shape[2], 1});
+  AttentionOptions plain = options;
+  plain.dropout = 0;
+  plain.dropout_state = {};
+  plain.relative_values = {};
+  if (options.relative_values) tables.pop_back();
+  AttentionCall call{q.detach(), k.detach(), v, plain, tables, {}};
+  Tensor out = empty({q.shape[0], q.shape[1], q.shape[2], 1}), lse = empty({q.shape[0], q.shape[1], q.shape[2]});
+  attention_forward(call, out, lse);
+  Tensor weights = attention_weights(call, lse);
+  return mean_over_heads ? mean(weights, {1}) : weights;
+}
+
+AttentionPlan explain(const Shape& q, const Shape& k, const Shape& v, const AttentionOptions& options) {
+  std::vector<Tensor> tables;
+  for (const Tensor& t : options.tables()) tables.push_back(t.detach());
+  AttentionOptions shown = options;
+  if (options.normalizer.kind == Normalizer::Kind::inverted) shown.normalizer = {};
+  // numbers are never looked at, so one is enough
+  auto of = [](const Shape& s) { return view::expand(scalar(0), s); };
+  WeightDropout dropout = options.dropout_state.value_or(WeightDropout{options.dropout});
+  AttentionPlan plan = plan_attention({of(q), of(k), of(v), shown, tables, dropout});
+  if (options.normalizer.kind == Normalizer::Kind::inverted)
+    plan.variant += "; after one such call with queries and keys exchanged, for the softmax over the queries";
+  return plan;
 }
 
 }  // namespace rapt::inline RAPT_ABI

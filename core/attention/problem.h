@@ -4,41 +4,55 @@
 
 #include "attention.h"
 
-/// What the forward, backward, tiled and dense files share: sizes, and heads as matrices.
+/// What forward and backward share: sizes, heads as matrices, and tables bound to memory.
 namespace rapt::inline RAPT_ABI {
 
 /// The sizes of one call. Letters in comments are those of attention.h.
 struct AttentionProblem {
   int64_t batch, heads, kv_heads, queries, keys, dim, value_dim;  // B, H, Hkv, N, M, D, Dv
-  bool causal;
   Real scale;
+  Band band;  // of the mask
+  const AttentionCall& call;
 
+  const AttentionOptions& options() const { return call.options; }
+  ScoreShape scores() const { return {batch, heads, queries, keys}; }
   int64_t group() const { return heads / kv_heads; }
   int64_t offset() const { return keys - queries; }  ///< query i stands at position i + offset of the keys
-  /// Queries below q_end read no key from here on.
-  int64_t key_end(int64_t q_end) const {
-    return causal ? std::max<int64_t>(0, std::min(keys, q_end + offset())) : keys;
-  }
-  /// Keys from k_begin on are read by no query below this.
-  int64_t query_begin(int64_t k_begin) const {
-    return causal ? std::max<int64_t>(0, std::min(queries, k_begin - offset())) : 0;
-  }
+
+  /// Queries in [q_begin, q_end) read no key outside [key_begin, key_end); keys in [k_begin, k_end) are read by no
+  /// query outside [query_begin, query_end).
+  int64_t key_begin(int64_t q_begin) const { return std::clamp<int64_t>(q_begin + offset() + band.low, 0, keys); }
+  int64_t key_end(int64_t q_end) const { return std::clamp<int64_t>(q_end + offset() + band.high, 0, keys); }
+  int64_t query_begin(int64_t k_begin) const { return std::clamp<int64_t>(k_begin - offset() - band.high, 0, queries); }
+  int64_t query_end(int64_t k_end) const { return std::clamp<int64_t>(k_end - offset() - band.low, 0, queries); }
 };
 
 /// Checks shapes; `op` begins the error's text.
-inline AttentionProblem attention_problem(const char* op, const Tensor& q, const Tensor& k, const Tensor& v,
-                                          const AttentionOptions& options) {
-  check(q.rank() == 4 && k.rank() == 4 && v.rank() == 4 && q.shape[0] == k.shape[0] && q.shape[0] == v.shape[0] &&
-            k.shape[1] == v.shape[1] && k.shape[1] > 0 && q.shape[1] % k.shape[1] == 0 && q.shape[3] == k.shape[3] &&
-            q.shape[3] > 0 && k.shape[2] == v.shape[2],
-        "{}: expected q (B, H, N, D), k (B, Hkv, M, D) and v (B, Hkv, M, Dv) with H a multiple of Hkv, got q {}, k {} "
-        "and v {}",
-        op, q.shape, k.shape, v.shape);
-  AttentionProblem p{q.shape[0], q.shape[1], k.shape[1],     q.shape[2],   k.shape[2],
-                     q.shape[3], v.shape[3], options.causal, options.scale};
-  if (p.scale == 0) p.scale = Real(1 / std::sqrt(double(p.dim)));
-  return p;
-}
+AttentionProblem attention_problem(const char* op, const AttentionCall& call);
+
+/// The tables of a call: dense, with the place of each part.
+struct BoundTables {
+  std::vector<Tensor> dense;                                                                // keeps the memory
+  std::vector<Table> tables;                                                                // gradient null
+  std::vector<size_t> score_first;                                                          // of each score rule
+  size_t sink = 0, rows = 0, relative_queries = 0, relative_keys = 0, relative_values = 0;  // size() if there is none
+
+  explicit BoundTables(const AttentionProblem& p);
+};
+
+/// Applies the chain of modifiers to one strip.
+void apply_scores(const AttentionOptions& options, const BoundTables& bound, const Strip& strip, Real* scores);
+
+/// The inputs of each modifier of the chain for one strip, kept to go back through it.
+struct ScoreStages {
+  explicit ScoreStages(const AttentionOptions& options) : inputs(options.score.rules().size() * kTile) {}
+  /// As apply_scores.
+  void apply(const AttentionOptions& options, const BoundTables& bound, const Strip& strip, Real* scores);
+  /// gradient: of the chain's results in, of its inputs out. `tables` have the gradients to add to.
+  void pull_back(const AttentionOptions& options, const BoundTables& bound, const Table* tables, const Strip& strip,
+                 Real* gradient) const;
+  std::vector<Real> inputs;
+};
 
 /// A (B, H, rows, columns) tensor as matrices with dense rows: matrix(b, h) begins at (b, h), row_stride elements from
 /// row to row.
@@ -75,5 +89,18 @@ inline Heads<Real> write_heads(const char* op, const char* name, Tensor& x, cons
 inline void check_shape(const char* op, const char* name, const Tensor& x, const Shape& shape) {
   check(x.shape == shape, "{}: expected {} with the shape {}, got {}", op, name, shape, x.shape);
 }
+
+// The two kernels, and what their backwards take: tasks and bytes of working memory.
+void tiled_forward(const AttentionProblem& p, Tensor& out, Tensor& lse);
+void tiled_backward(const AttentionProblem& p, const Tensor& out, const Tensor& lse, const Tensor& dout,
+                    const Tensor* dlse, Tensor& dq, Tensor& dk, Tensor& dv, std::span<Tensor> dtables);
+struct BackwardCost {
+  int64_t tasks, bytes;
+};
+BackwardCost tiled_backward_cost(const AttentionProblem& p);
+BackwardCost row_backward_cost(const AttentionProblem& p);
+void row_forward(const AttentionProblem& p, Tensor& out, Tensor& lse);
+void row_backward(const AttentionProblem& p, const Tensor& dout, const Tensor* dlse, Tensor& dq, Tensor& dk, Tensor& dv,
+                  std::span<Tensor> dtables);
 
 }  // namespace rapt::inline RAPT_ABI

@@ -4,6 +4,8 @@
 #include "../parallel.h"
 #include "../transpose.h"
 #include "../vector_math.h"
+#include "relative.h"
+#include "table_gradients.h"
 #include "tiles.h"
 
 namespace rapt::inline RAPT_ABI {
@@ -16,6 +18,7 @@ struct Operands {
   Heads<const Real> q, k, v, out, dout;
   Heads<Real> dq, dk, dv;
   const Real *lse, *dlse;
+  const BoundTables& bound;
 };
 
 // What every tile of kTile queries of a head needs, computed once: q and dO transposed, and two numbers a query.
@@ -25,22 +28,28 @@ struct Prepared {
   Storage storage{p.batch * p.heads * blocks * size()};
 
   explicit Prepared(const AttentionProblem& problem) : p(problem) {}
-  int64_t size() const { return kTile * (p.dim + p.value_dim + 2); }
+  int64_t size() const { return kTile * (p.dim + p.value_dim + 3); }
 
   struct Block {
     Real *queries_t, *dout_t;  // (D, kTile), (Dv, kTile)
     Real *lse, *delta;  // (kTile); lse is +∞ where there are no keys or no query, so that weights come out as 0
+    Real* finite;       // whether q, and dO, have neither NaN nor infinities: 0 or 1 in two elements
   };
   Block block(int64_t head, int64_t q0) const {
     Real* at = storage.data + (head * blocks + q0 / kTile) * size();
-    return {at, at + kTile * p.dim, at + kTile * (p.dim + p.value_dim), at + kTile * (p.dim + p.value_dim + 1)};
+    Real* rows = at + kTile * (p.dim + p.value_dim);
+    return {at, at + kTile * p.dim, rows, rows + kTile, rows + 2 * kTile};
   }
 
   void prepare(const Operands& x, int64_t b, int64_t h, int64_t q0) {
     int64_t nq = std::min(kTile, p.queries - q0), head = b * p.heads + h;
     Block to = block(head, q0);
-    transpose(nq, p.dim, x.q(b, h, q0), x.q.row_stride, to.queries_t, kTile);
-    transpose(nq, p.value_dim, x.dout(b, h, q0), x.dout.row_stride, to.dout_t, kTile);
+    const Real *q = x.q(b, h, q0), *dout = x.dout(b, h, q0);
+    transpose(nq, p.dim, q, x.q.row_stride, to.queries_t, kTile);
+    transpose(nq, p.value_dim, dout, x.dout.row_stride, to.dout_t, kTile);
+    to.finite[0] = Real(all_finite(nq, p.dim, q, x.q.row_stride));
+    to.finite[1] = Real(all_finite(nq, p.value_dim, dout, x.dout.row_stride));
+    bool divided = p.options().normalizer.kind != Normalizer::Kind::elementwise;
     for (int64_t i = 0; i < kTile; ++i) {
       to.lse[i] = kInf;
       to.delta[i] = 0;
@@ -48,38 +57,73 @@ struct Prepared {
     for (int64_t i = 0; i < nq; ++i) {
       int64_t row = head * p.queries + q0 + i;
       if (x.lse[row] == -kInf) continue;
-      const Real *out = x.out(b, h, q0 + i), *dout = x.dout(b, h, q0 + i);
+      const Real *out_row = x.out(b, h, q0 + i), *dout_row = x.dout(b, h, q0 + i);
       to.lse[i] = x.lse[row];
-      to.delta[i] = lane_sum(p.value_dim, [=](int64_t c) { return out[c] * dout[c]; }) - (x.dlse ? x.dlse[row] : 0);
+      if (!divided) continue;
+      to.delta[i] =
+          lane_sum(p.value_dim, [=](int64_t c) { return out_row[c] * dout_row[c]; }) - (x.dlse ? x.dlse[row] : 0);
     }
   }
 };
 
-// scores -> weights P, and dweights dP -> gradients of the scores P (dP − delta); all [key][query].
-void tile_gradients(const Tile& tile, const Prepared::Block& rows, Real* scores, Real* dweights) {
-  for (int64_t j = 0; j < tile.nk; ++j) {
-    Real *strip = scores + j * kTile, *dstrip = dweights + j * kTile;
-    int64_t first = tile.diagonal + j;  // queries before it don't read this key
-    if (first > 0) {
-      for (int64_t i = 0; i < kTile; ++i) strip[i] = i < first ? -kInf : strip[i];
-    }
-    for (int64_t i = 0; i < kTile; ++i) {
-      Real weight = math::exp(strip[i] - rows.lse[i]);
-      strip[i] = weight;
-      dstrip[i] = weight == 0 ? 0 : weight * (dstrip[i] - rows.delta[i]);  // never 0 · ∞
-    }
+// One strip: scores -> weights (dropped ones 0), and dweights dP -> gradients of the scores, P (dP − delta) for a
+// softmax. Masked scores are −∞. `factors` of the dropout, or null.
+void strip_gradients(const Normalizer& normalizer, const Prepared::Block& rows, const Real* factors, Real* strip,
+                     Real* dstrip) {
+  alignas(64) Real weights[kTile], slopes[kTile];
+  if (factors) {
+    for (int64_t i = 0; i < kTile; ++i) dstrip[i] *= factors[i];
+  }
+  switch (normalizer.kind) {
+    case Normalizer::Kind::softmax:
+      for (int64_t i = 0; i < kTile; ++i) {
+        Real weight = math::exp(strip[i] - rows.lse[i]);
+        strip[i] = weight;
+        dstrip[i] = weight == 0 ? 0 : weight * (dstrip[i] - rows.delta[i]);  // never 0 · ∞
+      }
+      break;
+    case Normalizer::Kind::signed_softmax:
+      for (int64_t i = 0; i < kTile; ++i) {
+        Real score = strip[i], sign = Real(score > 0) - Real(score < 0);
+        Real weight = score == -kInf ? 0 : math::exp(std::fabs(score) - rows.lse[i]);
+        strip[i] = sign * weight;
+        dstrip[i] = weight == 0 ? 0 : weight * (dstrip[i] - sign * rows.delta[i]);
+      }
+      break;
+    default:
+      for (int64_t i = 0; i < kTile; ++i) slopes[i] = strip[i] == -kInf ? 0 : strip[i];
+      normalizer.weight->slopes(kTile, slopes, weights, slopes);
+      bool ratio = normalizer.kind == Normalizer::Kind::ratio;
+      for (int64_t i = 0; i < kTile; ++i) {
+        bool masked = strip[i] == -kInf || rows.lse[i] == kInf;
+        Real factor = ratio ? std::exp(-rows.lse[i]) : Real(1);  // not cut off: sums of weights may be large
+        strip[i] = masked ? 0 : weights[i] * factor;
+        dstrip[i] = masked || slopes[i] == 0 ? 0 : slopes[i] * factor * (dstrip[i] - rows.delta[i]);
+      }
+  }
+  if (factors) {
+    for (int64_t i = 0; i < kTile; ++i) strip[i] *= factors[i];
   }
 }
 
 // What one task works on: tiles, and the gradients of one tile of keys as dense rows.
 struct Workspace {
-  Real *scores, *dweights, *dk, *dv;
+  Real *scores, *dweights, *dk, *dv, *factors, *rest;
+  uint8_t* keep;
+  ScoreStages stages;
+  const Table* tables;  // with the gradients that this task adds to
 
-  explicit Workspace(const AttentionProblem& p)
-      : scores(tile_memory(kTile * (2 * kTile + p.dim + p.value_dim))),
-        dweights(scores + kTile * kTile),
-        dk(dweights + kTile * kTile),
-        dv(dk + kTile * p.dim) {
+  Workspace(const AttentionProblem& p, const BoundTables& bound, const Table* with_gradients)
+      : stages(p.options()), tables(with_gradients) {
+    int64_t dropout = p.call.dropout ? kTile * kTile : 0;
+    int64_t terms = RelativeTerm(p, bound, 0, 0, 0).memory() + DistanceWeights(p, bound).memory();
+    scores = tile_memory(kTile * (3 * kTile + p.dim + p.value_dim) + dropout + terms);
+    dweights = scores + kTile * kTile;
+    dk = dweights + kTile * kTile;
+    dv = dk + kTile * p.dim;
+    keep = reinterpret_cast<uint8_t*>(dv + kTile * p.value_dim);
+    factors = dv + kTile * p.value_dim + kTile * kTile;
+    rest = factors + dropout;
     if (p.queries % kTile) std::fill_n(scores, 2 * kTile * kTile, Real(0));  // unused lanes, kept from being denormal
   }
 };
@@ -88,43 +132,89 @@ void write_rows(int64_t rows, int64_t columns, const Real* from, Real* to, int64
   for (int64_t j = 0; j < rows; ++j) std::copy_n(from + j * columns, columns, to + j * to_stride);
 }
 
-// Gradients of keys [k0, k0 + kTile) of one kv head, from all queries that read them, and what these keys add to dq.
-// dq(h) is the first row of head h; `first` if nothing was added to it before.
-template <class DQ>
-void backward_keys(const AttentionProblem& p, const Operands& x, const Prepared& prepared, const Workspace& work,
-                   int64_t b, int64_t kv_head, int64_t k0, bool first, int64_t dq_stride, DQ dq) {
-  const Real *k = x.k(b, kv_head, k0), *v = x.v(b, kv_head, k0);
-  std::fill_n(work.dk, kTile * p.dim, Real(0));
-  std::fill_n(work.dv, kTile * p.value_dim, Real(0));
-  for (int64_t h = kv_head * p.group(); h < (kv_head + 1) * p.group(); ++h) {
-    for (int64_t q0 = p.query_begin(k0) / kTile * kTile; q0 < p.queries; q0 += kTile) {
-      Tile tile(p, q0, k0);
-      Prepared::Block rows = prepared.block(b * p.heads + h, q0);
-      tile_product(tile, p.dim, p.scale, k, x.k.row_stride, rows.queries_t, work.scores);
-      tile_product(tile, p.value_dim, 1, v, x.v.row_stride, rows.dout_t, work.dweights);
-      tile_gradients(tile, rows, work.scores, work.dweights);
-      for_key_slices(tile, [&](int64_t j, int64_t count, int64_t i) {
-        gemm_serial(false, false, count, p.value_dim, tile.nq - i, 1, work.scores + j * kTile + i, kTile,
-                    x.dout(b, h, q0 + i), x.dout.row_stride, 1, work.dv + j * p.value_dim, p.value_dim);
-        gemm_serial(false, false, count, p.dim, tile.nq - i, p.scale, work.dweights + j * kTile + i, kTile,
-                    x.q(b, h, q0 + i), x.q.row_stride, 1, work.dk + j * p.dim, p.dim);
-      });
-      Real* dq_rows = dq(h) + q0 * dq_stride;
-      for (int64_t i = 0; first && !tile.full() && i < tile.nq; ++i)
-        std::fill_n(dq_rows + i * dq_stride, p.dim, Real(0));
-      for_query_slices(tile, [&](int64_t i, int64_t count, int64_t keys) {
-        gemm_serial(true, false, count, p.dim, keys, p.scale, work.dweights + i, kTile, k, x.k.row_stride,
-                    first && tile.full() ? 0 : 1, dq_rows + i * dq_stride, dq_stride);
-      });
+// The scores of a tile and the gradients of its weights -> weights, and gradients of the raw scores.
+void tile_gradients(const AttentionProblem& p, const Operands& x, const Prepared::Block& rows, Workspace& work,
+                    int64_t b, int64_t h, const Tile& tile) {
+  const AttentionOptions& options = p.options();
+  const bool modified = !options.score.empty();
+  if (p.call.dropout) p.call.dropout.factors(tile.strip(p, b, h, 0), p.heads, tile.nk, work.factors);
+  for (int64_t j = 0; j < tile.nk; ++j) {
+    Real *strip = work.scores + j * kTile, *dstrip = work.dweights + j * kTile;
+    Strip at = tile.strip(p, b, h, j);
+    if (modified) work.stages.apply(options, x.bound, at, strip);
+    mask_strip(tile, j, strip);
+    strip_gradients(options.normalizer, rows, p.call.dropout ? work.factors + j * kTile : nullptr, strip, dstrip);
+    if (modified) {
+      alignas(64) uint8_t dead[kTile];  // masked or without weight: no gradient, whatever the modifiers' slopes are
+      for (int64_t i = 0; i < kTile; ++i) dead[i] = dstrip[i] == 0;
+      work.stages.pull_back(options, x.bound, work.tables, at, dstrip);
+      for (int64_t i = 0; i < kTile; ++i) dstrip[i] = dead[i] ? 0 : dstrip[i];
     }
   }
-  int64_t nk = std::min(kTile, p.keys - k0);
+}
+
+// Gradients of keys [k0, k0 + kTile) of one kv head, from all queries that read them, and what these keys add to dq.
+// dq(h) is the first row of head h.
+template <class DQ>
+void backward_keys(const AttentionProblem& p, const Operands& x, const Prepared& prepared, Workspace& work, int64_t b,
+                   int64_t kv_head, int64_t k0, int64_t dq_stride, DQ dq) {
+  const Real *k = x.k(b, kv_head, k0), *v = x.v(b, kv_head, k0);
+  const int64_t nk = std::min(kTile, p.keys - k0);
+  std::fill_n(work.dk, kTile * p.dim, Real(0));
+  std::fill_n(work.dv, kTile * p.value_dim, Real(0));
+  const bool finite_keys = all_finite(nk, p.dim, k, x.k.row_stride);
+  DistanceWeights distances(p, x.bound);
+  Real* rest = distances.use(work.rest);
+  for (int64_t h = kv_head * p.group(); h < (kv_head + 1) * p.group(); ++h) {
+    int64_t query_end = p.query_end(k0 + nk);
+    for (int64_t q0 = p.query_begin(k0) / kTile * kTile; q0 < query_end; q0 += kTile) {
+      Tile tile(p, q0, k0);
+      classify(p, b, h, tile, work.keep);
+      if (tile.cover == Cover::empty) continue;
+      Prepared::Block rows = prepared.block(b * p.heads + h, q0);
+      RelativeTerm term(p, x.bound, b, h, q0);
+      term.use(rest);
+      tile_product(tile, p.dim, p.scale, k, x.k.row_stride, rows.queries_t, work.scores);
+      if (term) term.add_scores(tile, work.scores);
+      tile_product(tile, p.value_dim, 1, v, x.v.row_stride, rows.dout_t, work.dweights);
+      if (distances) distances.add_dweights(tile, p.offset(), rows.dout_t, work.dweights);
+      tile_gradients(p, x, rows, work, b, h, tile);
+
+      const Real *q = x.q(b, h, q0), *dout = x.dout(b, h, q0);
+      Real* dq_rows = dq(h) + q0 * dq_stride;
+      if (tile.full() || (finite_keys && rows.finite[0] != 0 && rows.finite[1] != 0)) {
+        for_key_slices(tile, [&](int64_t j, int64_t count, int64_t i, int64_t end) {
+          gemm_serial(false, false, count, p.value_dim, end - i, 1, work.scores + j * kTile + i, kTile,
+                      dout + i * x.dout.row_stride, x.dout.row_stride, 1, work.dv + j * p.value_dim, p.value_dim);
+          gemm_serial(false, false, count, p.dim, end - i, p.scale, work.dweights + j * kTile + i, kTile,
+                      q + i * x.q.row_stride, x.q.row_stride, 1, work.dk + j * p.dim, p.dim);
+        });
+        for_query_slices(tile, [&](int64_t i, int64_t count, int64_t j, int64_t end) {
+          gemm_serial(true, false, count, p.dim, end - j, p.scale, work.dweights + j * kTile + i, kTile,
+                      k + j * x.k.row_stride, x.k.row_stride, 1, dq_rows + i * dq_stride, dq_stride);
+        });
+      } else {
+        add_queries_to_keys(tile, work.scores, p.value_dim, 1, dout, x.dout.row_stride, work.dv, p.value_dim);
+        add_queries_to_keys(tile, work.dweights, p.dim, p.scale, q, x.q.row_stride, work.dk, p.dim);
+        add_keys_to_queries(tile, work.dweights, p.dim, p.scale, k, x.k.row_stride, dq_rows, dq_stride);
+      }
+      if (term) {
+        term.pull_back(tile, work.dweights, work.tables[x.bound.relative_queries].gradient,
+                       work.tables[x.bound.relative_keys].gradient);
+      }
+      if (distances && work.tables[x.bound.relative_values].gradient) {
+        distances.clear();
+        distances.add(tile, p.offset(), work.scores);
+        distances.pull_back(tile.nq, dout, x.dout.row_stride, work.tables[x.bound.relative_values].gradient);
+      }
+    }
+  }
   write_rows(nk, p.dim, work.dk, x.dk(b, kv_head, k0), x.dk.row_stride);
   write_rows(nk, p.value_dim, work.dv, x.dv(b, kv_head, k0), x.dv.row_stride);
 }
 
 // The keys are cut into chunks, so that there are enough tasks for many cores also with few heads. Each chunk sums a dq
-// of its own.
+// of its own, over the queries that its keys can be read by.
 struct Chunks {
   int64_t count, keys;
   explicit Chunks(const AttentionProblem& p) {
@@ -137,18 +227,42 @@ struct Chunks {
   }
 };
 
+// −Σ over the rows of e^(sink − lse) · delta
+void sink_gradient(const AttentionProblem& p, const Prepared& prepared, const Real* sink, const Real* lse,
+                   Real* dsink) {
+  for (int64_t h = 0; h < p.heads; ++h) {
+    Real sum = 0;
+    for (int64_t b = 0; b < p.batch; ++b) {
+      int64_t head = b * p.heads + h;
+      const Real* rows = lse + head * p.queries;
+      for (int64_t q0 = 0; q0 < p.queries; q0 += kTile) {
+        const Real* delta = prepared.block(head, q0).delta;
+        sum += lane_sum(std::min(kTile, p.queries - q0), [&](int64_t i) {
+          return rows[q0 + i] == -kInf ? Real(0) : math::exp(sink[h] - rows[q0 + i]) * delta[i];
+        });
+      }
+    }
+    dsink[h] -= sum;
+  }
+}
+
 }  // namespace
 
-void attention_backward(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& out, const Tensor& lse,
-                        const Tensor& dout, const Tensor* dlse, const AttentionOptions& options, Tensor& dq, Tensor& dk,
-                        Tensor& dv) {
-  constexpr const char* op = "attention_backward";
-  AttentionProblem p = attention_problem(op, q, k, v, options);
-  Shape out_shape{p.batch, p.heads, p.queries, p.value_dim}, lse_shape{p.batch, p.heads, p.queries};
-  check_shape(op, "out", out, out_shape);
-  check_shape(op, "dout", dout, out_shape);
-  check_shape(op, "lse", lse, lse_shape);
-  if (dlse) check_shape(op, "dlse", *dlse, lse_shape);
+BackwardCost tiled_backward_cost(const AttentionProblem& p) {
+  Chunks chunks(p);
+  BoundTables bound(p);
+  TableGradients gradients(p, bound, {p.batch, p.kv_heads, chunks.count}, p.call.tables);
+  int64_t heads = p.batch * p.heads;
+  int64_t rows = heads * tiles(p.queries) * kTile * (p.dim + p.value_dim + 3);
+  int64_t partial = chunks.count > 1 ? chunks.count * heads * p.queries * p.dim : 0;
+  return {gradients.groups(), (rows + partial + gradients.copies_size()) * int64_t(sizeof(Real))};
+}
+
+void tiled_backward(const AttentionProblem& p, const Tensor& out, const Tensor& lse, const Tensor& dout,
+                    const Tensor* dlse, Tensor& dq, Tensor& dk, Tensor& dv, std::span<Tensor> dtables) {
+  constexpr const char* op = "attention backward";
+  const Tensor &q = p.call.q, &k = p.call.k, &v = p.call.v;
+  BoundTables bound(p);
   Tensor q_rows = with_dense_rows(q), k_rows = with_dense_rows(k), v_rows = with_dense_rows(v),
          out_rows = with_dense_rows(out), dout_rows = with_dense_rows(dout), lse_dense = contiguous(lse),
          dlse_dense = dlse ? contiguous(*dlse) : Tensor();
@@ -161,36 +275,40 @@ void attention_backward(const Tensor& q, const Tensor& k, const Tensor& v, const
              write_heads(op, "dk", dk, k.shape),
              write_heads(op, "dv", dv, v.shape),
              lse_dense.data(),
-             dlse ? dlse_dense.data() : nullptr};
+             dlse ? dlse_dense.data() : nullptr,
+             bound};
 
-  int64_t heads = p.batch * p.heads, kv_heads = p.batch * p.kv_heads, blocks = tiles(p.queries);
+  int64_t heads = p.batch * p.heads, blocks = tiles(p.queries);
   Prepared prepared(p);
   parallel_tasks(heads * blocks, [&](int64_t task) {
     int64_t head = task / blocks;
     prepared.prepare(x, head / p.heads, head % p.heads, task % blocks * kTile);
   });
+  if (bound.sink < dtables.size() && dtables[bound.sink])
+    sink_gradient(p, prepared, bound.tables[bound.sink].data, x.lse, dtables[bound.sink].mutable_data());
 
   // One task is one chunk of keys of one kv head with the queries of its group. The first chunks have the most queries
   // under a causal mask, and go first.
   Chunks chunks(p);
   int64_t matrix = p.queries * p.dim;
   Storage partial(chunks.count > 1 ? chunks.count * heads * matrix : 0);
-  parallel_tasks_dynamic(chunks.count * kv_heads, [&](int64_t task) {
-    int64_t chunk = task / kv_heads, b = task % kv_heads / p.kv_heads, kv_head = task % p.kv_heads;
+  TableGradients gradients(p, bound, {p.batch, p.kv_heads, chunks.count}, dtables);
+  gradients.run([&](int64_t b, int64_t kv_head, int64_t chunk, const Table* tables) {
     int64_t k_begin = chunk * chunks.keys, k_end = std::min(p.keys, k_begin + chunks.keys);
     int64_t dq_stride = chunks.count > 1 ? p.dim : x.dq.row_stride;
     auto head_dq = [&](int64_t h) {
       return chunks.count > 1 ? partial.data + (chunk * heads + b * p.heads + h) * matrix : x.dq(b, h);
     };
-    Workspace work(p);
-    for (int64_t k0 = k_begin; k0 < k_end; k0 += kTile) {
-      backward_keys(p, x, prepared, work, b, kv_head, k0, k0 == k_begin, dq_stride, head_dq);
+    Workspace work(p, bound, tables);
+    int64_t begin = chunks.count > 1 ? p.query_begin(k_begin) / kTile * kTile : 0;
+    int64_t end = chunks.count > 1 ? p.query_end(k_end) : p.queries;
+    for (int64_t h = kv_head * p.group(); h < (kv_head + 1) * p.group(); ++h) {
+      for (int64_t i = begin; i < end; ++i) std::fill_n(head_dq(h) + i * dq_stride, p.dim, Real(0));
     }
-    for (int64_t h = kv_head * p.group(); k_begin == 0 && h < (kv_head + 1) * p.group(); ++h) {
-      int64_t no_keys = p.keys > 0 ? p.query_begin(0) / kTile * kTile : p.queries;  // whole tiles, touched by no task
-      for (int64_t i = 0; i < no_keys; ++i) std::fill_n(head_dq(h) + i * dq_stride, p.dim, Real(0));
-    }
+    for (int64_t k0 = k_begin; k0 < k_end; k0 += kTile)
+      backward_keys(p, x, prepared, work, b, kv_head, k0, dq_stride, head_dq);
   });
+  gradients.finish();
   if (chunks.count == 1) return;
 
   parallel_tasks(heads * blocks, [&](int64_t task) {
@@ -199,7 +317,8 @@ void attention_backward(const Tensor& q, const Tensor& k, const Tensor& v, const
       Real* sum = x.dq(head / p.heads, head % p.heads, i);
       std::fill_n(sum, p.dim, Real(0));
       for (int64_t chunk = 0; chunk < chunks.count; ++chunk) {
-        if (i < p.query_begin(chunk * chunks.keys)) break;
+        int64_t k_begin = chunk * chunks.keys;
+        if (i < p.query_begin(k_begin) || i >= p.query_end(std::min(p.keys, k_begin + chunks.keys))) continue;
         const Real* add = partial.data + (chunk * heads + head) * matrix + i * p.dim;
         for (int64_t c = 0; c < p.dim; ++c) sum[c] += add[c];
       }

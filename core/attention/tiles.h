@@ -10,9 +10,6 @@
 /// are the queries (backward also dO), once each.
 namespace rapt::inline RAPT_ABI {
 
-/// Queries and keys in a tile. Tile and operands (16 KiB each for D = 64 in float) stay in the second-level cache.
-inline constexpr int64_t kTile = 64;
-
 inline int64_t tiles(int64_t n) { return (n + kTile - 1) / kTile; }
 
 /// Memory of this thread for the tiles of one task, good until the next call. It is kept between tasks: they are short,
@@ -23,54 +20,86 @@ inline Real* tile_memory(int64_t elements) {
   return memory->data;
 }
 
-/// Scores of queries [q0, q0 + nq) against keys [k0, k0 + nk).
+/// Scores of queries [q0, q0 + nq) against keys [k0, k0 + nk). Key k0 + j is read by no query outside
+/// [diagonal + j, last + j], counted from q0.
 struct Tile {
-  int64_t q0, nq, k0, nk;
-  /// The first query, counted from q0, that reads key k0 of a causal problem; key k0 + j is read from query
-  /// diagonal + j on. −nk or below if every query reads every key.
-  int64_t diagonal;
+  int64_t q0, nq, k0, nk, diagonal, last;
+  Cover cover = Cover::partial;
+  const uint8_t* keep = nullptr;  // [key][query], for a partial tile that is more than its band
 
   Tile(const AttentionProblem& p, int64_t q_begin, int64_t k_begin)
       : q0(q_begin),
         nq(std::min(kTile, p.queries - q_begin)),
         k0(k_begin),
         nk(std::min(kTile, p.keys - k_begin)),
-        diagonal(p.causal ? k_begin - p.offset() - q_begin : -kTile) {}
+        diagonal(k_begin - p.offset() - q_begin - p.band.high),
+        last(k_begin - p.offset() - q_begin - p.band.low) {}
 
-  bool full() const { return diagonal + nk - 1 <= 0; }
+  bool full() const { return cover == Cover::full; }
+  bool inside_band() const { return diagonal + nk - 1 <= 0 && last >= nq - 1; }
+  bool outside_band() const { return diagonal >= nq || last + nk - 1 < 0; }
+  int64_t first_query(int64_t j) const { return std::clamp<int64_t>(diagonal + j, 0, nq); }
+  int64_t query_end(int64_t j) const { return std::clamp<int64_t>(last + j + 1, 0, nq); }
+  bool reads(int64_t j, int64_t i) const {
+    return full() || (keep ? keep[j * kTile + i] != 0 : i >= diagonal + j && i <= last + j);
+  }
+  Strip strip(const AttentionProblem& p, int64_t b, int64_t h, int64_t j) const {
+    return {b, h, k0 + j, q0, nq, p.queries, p.keys};
+  }
 };
 
-/// On the diagonal about half of a tile is masked. Its products go by slices of this many keys or queries, each only as
-/// far as the mask lets it.
+/// Finds out how much of the tile is read, and fills `memory` (kTile²) if it takes a bitmap to say which entries.
+void classify(const AttentionProblem& p, int64_t b, int64_t h, Tile& tile, uint8_t* memory);
+
+/// Sets what is masked in the strip of key j to −∞.
+void mask_strip(const Tile& tile, int64_t j, Real* strip);
+
+/// At the edges of the band about half of a tile is masked. Its products go by slices of this many keys or queries,
+/// each only as far as the band lets it.
 inline constexpr int64_t kSlice = 16;
 
-/// f(j, count, i): keys [j, j + count) of the tile are read by queries from i on.
+/// f(j, count, i, i_end): keys [j, j + count) of the tile are read by queries in [i, i_end) alone.
 template <class F>
 void for_key_slices(const Tile& tile, F f) {
-  if (tile.full()) return f(int64_t{0}, tile.nk, int64_t{0});
+  if (tile.inside_band()) return f(int64_t{0}, tile.nk, int64_t{0}, tile.nq);
   for (int64_t j = 0; j < tile.nk; j += kSlice) {
-    int64_t i = std::max<int64_t>(0, tile.diagonal + j) / kSlice * kSlice;
-    if (i < tile.nq) f(j, std::min(kSlice, tile.nk - j), i);
+    int64_t count = std::min(kSlice, tile.nk - j);
+    int64_t i = tile.first_query(j) / kSlice * kSlice;
+    int64_t end = std::min(tile.nq, (tile.query_end(j + count - 1) + kSlice - 1) / kSlice * kSlice);
+    if (i < end) f(j, count, i, end);
   }
 }
 
-/// f(i, count, j): queries [i, i + count) of the tile read keys below j.
+/// f(i, count, j, j_end): queries [i, i + count) of the tile read keys in [j, j_end) alone.
 template <class F>
 void for_query_slices(const Tile& tile, F f) {
-  if (tile.full()) return f(int64_t{0}, tile.nq, tile.nk);
+  if (tile.inside_band()) return f(int64_t{0}, tile.nq, int64_t{0}, tile.nk);
   for (int64_t i = 0; i < tile.nq; i += kSlice) {
-    int64_t count = std::min(kSlice, tile.nq - i), j = std::min(tile.nk, i + count - tile.diagonal);
-    if (j > 0) f(i, count, j);
+    int64_t count = std::min(kSlice, tile.nq - i);
+    int64_t j = std::clamp<int64_t>(i - tile.last, 0, tile.nk);
+    int64_t end = std::clamp<int64_t>(i + count - tile.diagonal, 0, tile.nk);
+    if (j < end) f(i, count, j, end);
   }
 }
 
 /// scores[j][i] = scale · keys[j] · queries[i], where queries_t is (dim, kTile). Masked slices are left as they are.
 inline void tile_product(const Tile& tile, int64_t dim, Real scale, const Real* keys, int64_t key_stride,
                          const Real* queries_t, Real* scores) {
-  for_key_slices(tile, [&](int64_t j, int64_t count, int64_t i) {
-    gemm_serial(false, false, count, tile.nq - i, dim, scale, keys + j * key_stride, key_stride, queries_t + i, kTile,
-                0, scores + j * kTile + i, kTile);
+  for_key_slices(tile, [&](int64_t j, int64_t count, int64_t i, int64_t end) {
+    gemm_serial(false, false, count, end - i, dim, scale, keys + j * key_stride, key_stride, queries_t + i, kTile, 0,
+                scores + j * kTile + i, kTile);
   });
 }
+
+/// Whether every number of a (rows, columns) matrix is finite.
+bool all_finite(int64_t rows, int64_t columns, const Real* x, int64_t stride);
+
+/// to[i] += alpha · Σ_j weights[j][i] · from[j] over the entries that are read, in plain loops: for partial tiles with
+/// NaN or infinities in `from`, which must not reach queries that don't read them.
+void add_keys_to_queries(const Tile& tile, const Real* weights, int64_t dim, Real alpha, const Real* from,
+                         int64_t from_stride, Real* to, int64_t to_stride);
+/// to[j] += alpha · Σ_i weights[j][i] · from[i], likewise.
+void add_queries_to_keys(const Tile& tile, const Real* weights, int64_t dim, Real alpha, const Real* from,
+                         int64_t from_stride, Real* to, int64_t to_stride);
 
 }  // namespace rapt::inline RAPT_ABI

@@ -15,7 +15,7 @@ MultiHeadAttention::MultiHeadAttention(int64_t dim, int64_t head_count, MultiHea
 
 Tensor MultiHeadAttention::operator()(const Tensor& x) const {
   Scope scope(path());
-  return drop(proj(packed_attention(qkv(x), heads, {.causal = causal})));
+  return drop(proj(packed_attention(qkv(x), heads, {.mask = causal ? rapt::causal() : Mask()})));
 }
 
 Tensor MultiHeadAttention::operator()(const Tensor& x, KeyValueCache& cache) const {
@@ -37,7 +37,7 @@ Tensor MultiHeadAttention::operator()(const Tensor& x, KeyValueCache& cache) con
   copy_into(new_values, part(2));
   cache.length += count;
   Tensor y = attention(part(0), view::slice(cache.keys, 2, 0, cache.length),
-                       view::slice(cache.values, 2, 0, cache.length), {.causal = true});
+                       view::slice(cache.values, 2, 0, cache.length), {.mask = rapt::causal()});
   return proj(reshape(transpose(y, 1, 2), {batch, count, heads * dim}));
 }
 

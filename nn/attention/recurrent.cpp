@@ -74,13 +74,6 @@ Tensor running_max(Tensor x) {
   return x;
 }
 
-// (B, Hkv, N) → (B, H, N)
-Tensor repeat_heads(const Tensor& x, int64_t heads) {
-  const int64_t B = x.shape[0], shared = x.shape[1], N = x.shape[2];
-  if (shared == heads) return x;
-  return reshape(expand(unsqueeze(x, 2), {B, shared, heads / shared, N}), {B, heads, N});
-}
-
 }  // namespace
 
 RecurrentAttention::RecurrentAttention(int64_t dim, int64_t head_count, const RecurrentOptions& o)
@@ -133,7 +126,8 @@ Tensor Performer::operator()(const Tensor& x) const {
   const Tensor Q = exp(a - max(a.detach(), -1, true));
   const Tensor K = exp(b - unsqueeze(top, -1)) + 1e-10;  // at least one weight isn't 0
   const Tensor one = ones({value.shape[0], value.shape[1], N, 1});
-  Tensor y = decay_attention(Q, K, cat(std::vector<Tensor>{value, one}, -1), repeat_heads(before - top, heads), chunk);
+  Tensor y = decay_attention(Q, K, cat(std::vector<Tensor>{value, one}, -1),
+                             squeeze(repeat_heads(unsqueeze(before - top, 3), heads), 3), chunk);
   const int64_t D = width();
   return proj(merge_heads(slice(y, -1, 0, D) / slice(y, -1, D, D + 1)));
 }

@@ -158,7 +158,7 @@ TEST(Recurrent, PerformerEstimatesSoftmaxAttention) {
     Performer performer(8, 2, {.features = features, .seed = 4});
     Tensor x = normal({1, 12, 8});
     auto heads = [&](const Tensor& y) { return transpose(reshape(y, {1, 12, 2, 4}), 1, 2); };
-    Tensor exact = attention(heads(performer.q(x)), heads(performer.k(x)), heads(performer.v(x)), {.causal = true});
+    Tensor exact = attention(heads(performer.q(x)), heads(performer.k(x)), heads(performer.v(x)), {.mask = causal()});
     Tensor expected = performer.proj(reshape(transpose(exact, 1, 2), {1, 12, 8}));
     Tensor difference = performer(x) - expected;
     errors.push_back(std::sqrt(sum(difference * difference).item() / sum(expected * expected).item()));

@@ -1,0 +1,38 @@
+#pragma once
+#include <functional>
+
+#include "problem.h"
+
+namespace rapt::inline RAPT_ABI {
+
+/// The tasks of a backward: (b, kv head, chunk).
+struct TaskGrid {
+  int64_t batch, kv_heads, chunks;
+  int64_t count() const { return batch * kv_heads * chunks; }
+};
+
+/// Runs the tasks of a backward so that every captured tensor's gradient is summed in an order fixed by the shapes.
+/// Tasks form groups; those of a group run one after the other and add to one private copy, and the copies are summed
+/// in order. There are fewer groups where copies are large, so that memory stays linear. A gradient with an entry for
+/// each (row, key) gets no copy: its tasks are grouped so that each entry belongs to one group.
+class TableGradients {
+ public:
+  TableGradients(const AttentionProblem& p, const BoundTables& bound, TaskGrid grid, std::span<const Tensor> gradients);
+  /// task(b, kv head, chunk, tables with gradients)
+  void run(const std::function<void(int64_t, int64_t, int64_t, const Table*)>& task);
+  void finish();
+  int64_t groups() const { return groups_; }
+  int64_t copies_size() const { return groups_ * copy_size_; }  ///< elements
+
+ private:
+  bool owned(const Table& t) const { return t.broadcasts && t.strides[2] != 0 && t.strides[3] != 0; }
+
+  const BoundTables& bound_;
+  TaskGrid grid_;
+  std::span<const Tensor> gradients_;                     // empty ones aren't wanted
+  bool batch_together_ = false, heads_together_ = false;  // all b, or all heads, of a chunk in the same group
+  int64_t sets_ = 0, groups_ = 0, copy_size_ = 0;         // a set of tasks stays together; a group is one or more sets
+  std::unique_ptr<Storage> copies_;
+};
+
+}  // namespace rapt::inline RAPT_ABI
