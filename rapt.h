@@ -11,7 +11,7 @@
 #include "data/stories.h"
 #include "data/text.h"
 #include "data/tokenizer.h"
-#include "nn/attention/multi_head.h"
+#include "nn/attention/grouped_query.h"
 #include "nn/gpt.h"
 #include "nn/layers.h"
 #include "nn/linear.h"

@@ -21,12 +21,11 @@ const GptConfig& checked(const GptConfig& c) {
 
 TransformerBlock::TransformerBlock(const GptConfig& c)
     : norm1(child<LayerNorm>("norm1", c.dim, c.bias)),
-      attention(child<MultiHeadAttention>("attention", c.dim, c.heads,
-                                          MultiHeadOptions{.causal = true,
-                                                           .bias = c.bias,
-                                                           .dropout = c.dropout,
-                                                           .qkv_deviation = kDeviation,
-                                                           .proj_deviation = residual_deviation(c)})),
+      attention(child<GroupedQueryAttention>("attention", c.dim, c.heads,
+                                             GroupedQueryOptions{.bias = c.bias,
+                                                                 .dropout = c.dropout,
+                                                                 .qkv_deviation = kDeviation,
+                                                                 .proj_deviation = residual_deviation(c)})),
       norm2(child<LayerNorm>("norm2", c.dim, c.bias)),
       mlp(child<Mlp>("mlp", c.dim, 4 * c.dim, MlpOptions{c.bias, c.activation, kDeviation, residual_deviation(c)})),
       drop(c.dropout) {}
@@ -39,7 +38,7 @@ Tensor TransformerBlock::operator()(const Tensor& x) const {
 
 Tensor TransformerBlock::operator()(const Tensor& x, KeyValueCache& cache) const {
   Scope scope(path());
-  Tensor y = x + attention(norm1(x), cache);
+  Tensor y = x + attention.step(norm1(x), cache);
   return y + mlp(norm2(y));
 }
 

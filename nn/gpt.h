@@ -1,5 +1,5 @@
 #pragma once
-#include "attention/multi_head.h"
+#include "attention/grouped_query.h"
 
 namespace rapt::inline RAPT_ABI {
 
@@ -18,7 +18,7 @@ struct GptConfig {
 /// x + attention(norm1(x)), then x + mlp(norm2(x)): pre-norm.
 struct TransformerBlock : Module {
   LayerNorm norm1;
-  MultiHeadAttention attention;
+  GroupedQueryAttention attention;
   LayerNorm norm2;
   Mlp mlp;
   Dropout drop;

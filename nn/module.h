@@ -1,4 +1,5 @@
 #pragma once
+#include <memory>
 #include <span>
 #include <string>
 #include <vector>
@@ -40,10 +41,17 @@ class Module {
 
  protected:
   Module();
-  ~Module() = default;  // modules are never owned through the base
+  ~Module() = default;  // never owned through this base; see AttentionLayer for one that can be
 
   /// Registers a parameter that starts as `value`; gradients flow to it.
   Tensor param(const std::string& name, const Tensor& value);
+
+  /// The same for a part whose kind is chosen at run time.
+  template <class M>
+  std::unique_ptr<M> child(const std::string& name, std::unique_ptr<M> part) {
+    adopt(name, *part);
+    return part;
+  }
 
   /// Makes a part of this module; its parameters appear as "name.…". Store what it returns.
   template <class M, class... Args>

@@ -1,6 +1,6 @@
 #pragma once
 #include "../../autograd/ops/recurrence.h"
-#include "../layers.h"
+#include "layer.h"
 #include "rotary.h"
 
 /// Layers of the recurrent family (autograd/ops/recurrence.h): attention without a softmax, in time and memory linear
@@ -18,13 +18,12 @@ struct RecurrentOptions {
 
 /// What they share: projections to heads of D = C/H channels and back.
 /// Parameters: q.weight (C, C), k.weight and v.weight (Hkv·D, C), proj.weight (C, C).
-struct RecurrentAttention : Module {
+struct RecurrentAttention : AttentionLayer {
   int64_t heads, key_value_heads, chunk;
   Linear q, k, v, proj;
 
  protected:
   RecurrentAttention(int64_t dim, int64_t head_count, const RecurrentOptions& options);
-  ~RecurrentAttention() = default;
   Tensor queries(const Tensor& x) const;  ///< (B, H, N, D)
   Tensor keys(const Tensor& x) const;     ///< (B, Hkv, N, D)
   Tensor values(const Tensor& x) const;
@@ -34,7 +33,7 @@ struct RecurrentAttention : Module {
 /// Weights φ(q)·φ(k) with φ = elu + 1, normalised to sum 1 (Katharopoulos 2020).
 struct LinearAttention : RecurrentAttention {
   LinearAttention(int64_t dim, int64_t head_count, RecurrentOptions options = {});
-  Tensor operator()(const Tensor& x) const;
+  Tensor operator()(const Tensor& x) const override;
 };
 
 struct PerformerOptions {
@@ -49,7 +48,7 @@ struct PerformerOptions {
 struct Performer : RecurrentAttention {
   Tensor features;  ///< w (m, D); not a parameter
   Performer(int64_t dim, int64_t head_count, PerformerOptions options = {});
-  Tensor operator()(const Tensor& x) const;
+  Tensor operator()(const Tensor& x) const override;
 };
 
 struct RetentiveOptions {
@@ -67,7 +66,7 @@ struct RetentiveAttention : RecurrentAttention {
   bool rotary;
   RotaryEmbedding positions;
   RetentiveAttention(int64_t dim, int64_t head_count, RetentiveOptions options = {});
-  Tensor operator()(const Tensor& x) const;
+  Tensor operator()(const Tensor& x) const override;
 };
 
 /// Linear attention with a decay σ(decay(x))^(1/16) for each head and position (GLA, Yang 2024, with one number a head
@@ -77,7 +76,7 @@ struct GatedLinearAttention : RecurrentAttention {
   Linear gate, decay;
   RMSNorm norm;
   GatedLinearAttention(int64_t dim, int64_t head_count, RecurrentOptions options = {});
-  Tensor operator()(const Tensor& x) const;
+  Tensor operator()(const Tensor& x) const override;
 };
 
 /// The delta rule: before a value is written, what the state holds under its key is taken away, as far as
@@ -87,7 +86,7 @@ struct DeltaNet : RecurrentAttention {
   Linear beta;
   RMSNorm norm;
   DeltaNet(int64_t dim, int64_t head_count, RecurrentOptions options = {});
-  Tensor operator()(const Tensor& x) const;
+  Tensor operator()(const Tensor& x) const override;
 };
 
 /// The same with a state that also decays by α = exp(−e^log_rate · softplus(decay(x) + decay_bias)), and a gate (Yang
@@ -99,7 +98,7 @@ struct GatedDeltaNet : RecurrentAttention {
   RMSNorm norm;
   Tensor log_rate, decay_bias;
   GatedDeltaNet(int64_t dim, int64_t head_count, RecurrentOptions options = {});
-  Tensor operator()(const Tensor& x) const;
+  Tensor operator()(const Tensor& x) const override;
 };
 
 }  // namespace rapt::inline RAPT_ABI

@@ -1,0 +1,81 @@
+#include "grouped_query.h"
+
+namespace rapt::inline RAPT_ABI {
+
+namespace {
+
+int64_t checked_head_dim(int64_t dim, int64_t heads, const GroupedQueryOptions& o) {
+  check(heads > 0 && (o.head_dim > 0 || dim % heads == 0), "attention: {} heads do not divide the dimension {}", heads,
+        dim);
+  return o.head_dim > 0 ? o.head_dim : dim / heads;
+}
+
+int64_t checked_key_value_heads(int64_t heads, int64_t key_value_heads) {
+  check(key_value_heads >= 0 && (key_value_heads == 0 || heads % key_value_heads == 0),
+        "attention: {} key-value heads do not divide {} heads", key_value_heads, heads);
+  return key_value_heads == 0 ? heads : key_value_heads;
+}
+
+}  // namespace
+
+GroupedQueryAttention::GroupedQueryAttention(int64_t dim, int64_t head_count, GroupedQueryOptions o,
+                                             std::vector<std::unique_ptr<AttentionPart>> given)
+    : heads(head_count),
+      key_value_heads(checked_key_value_heads(head_count, o.key_value_heads)),
+      head_dim(checked_head_dim(dim, head_count, o)),
+      causal(o.causal),
+      qkv(child<Linear>("qkv", dim, (heads + 2 * key_value_heads) * head_dim, LinearOptions{o.bias, o.qkv_deviation})),
+      proj(child<Linear>("proj", heads * head_dim, dim, LinearOptions{o.bias, o.proj_deviation})),
+      drop(o.dropout) {
+  for (auto& part : given) {
+    std::string name = part->name();
+    parts.push_back(child(name, std::move(part)));
+  }
+}
+
+bool GroupedQueryAttention::has_cache() const {
+  bool all = causal;
+  for (const auto& part : parts) all = all && part->has_cache();
+  return all;
+}
+
+AttentionState GroupedQueryAttention::split(const Tensor& x, int64_t first_position) const {
+  const int64_t batch = x.shape[0], count = x.shape[1];
+  Tensor rows = reshape(qkv(x), {batch, count, heads + 2 * key_value_heads, head_dim});
+  auto part = [&](int64_t first, int64_t n) { return transpose(slice(rows, 2, first, first + n), 1, 2); };
+  AttentionState state{
+      x, part(0, heads), part(heads, key_value_heads), part(heads + key_value_heads, key_value_heads), first_position,
+      {}};
+  if (causal) state.options.mask = rapt::causal();
+  for (const auto& p : parts) p->before(state);
+  return state;
+}
+
+Tensor GroupedQueryAttention::finish(AttentionState& state) const {
+  for (const auto& part : parts) part->add_options(state);
+  Tensor y = attention(state.q, state.k, state.v, state.options);
+  for (const auto& part : parts) y = part->after(y, state);
+  const Shape& s = y.shape;  // (B, H, N, D)
+  return drop(proj(reshape(transpose(y, 1, 2), {s[0], s[2], s[1] * s[3]})));
+}
+
+Tensor GroupedQueryAttention::operator()(const Tensor& x) const {
+  Scope scope(path());
+  if (parts.empty() && key_value_heads == heads)  // the projection as it is: nothing is copied
+    return drop(proj(packed_attention(qkv(x), heads, {.mask = causal ? rapt::causal() : Mask()})));
+  AttentionState state = split(x, 0);
+  return finish(state);
+}
+
+Tensor GroupedQueryAttention::step(const Tensor& x, KeyValueCache& cache) const {
+  Scope scope(path());
+  NoGrad no_grad;
+  check(has_cache(), "attention: a cache needs causal attention whose parts look at queries and keys alone");
+  AttentionState state = split(x, cache.length);
+  auto [keys, values] = cache.add(state.k, state.v);
+  state.k = keys;
+  state.v = values;
+  return finish(state);
+}
+
+}  // namespace rapt::inline RAPT_ABI
