@@ -4,6 +4,7 @@
 
 #include "../core/attention/attention.h"
 #include "../core/tokens.h"
+#include "ops/recurrence.h"
 #include "record.h"
 
 /// Every differentiable operation, one line each; the implementations are in autograd/ops/, a file for each family.
@@ -145,5 +146,7 @@ AttentionResult attention_dense_with_lse(const Tensor& q, const Tensor& k, const
                                          const AttentionOptions& options = {}, Where where = Where::here());
 Tensor attention_dense(const Tensor& q, const Tensor& k, const Tensor& v, const AttentionOptions& options = {},
                        Where where = Where::here());
+
+// Linear attention, gated and delta-rule recurrences: ops/recurrence.h
 
 }  // namespace rapt::inline RAPT_ABI

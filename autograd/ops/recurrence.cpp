@@ -41,13 +41,7 @@ struct Chunks {
     C = n ? (N + n - 1) / n : 1;  // even chunks, so that little is filled up
   }
 
-  // (B, Hkv, N, W) → (B, H, N, W)
-  Tensor all_heads(const Tensor& x) const {
-    const int64_t shared = x.shape[1], W = x.shape[3];
-    if (shared == H) return x;
-    Tensor groups = expand(unsqueeze(x, 2, where), {B, shared, H / shared, N, W}, where);
-    return reshape(groups, {B, H, N, W}, where);
-  }
+  Tensor all_heads(const Tensor& x) const { return repeat_heads(x, H, where); }
   // (B, H, N, W) → (B, H, n, C, W)
   Tensor cut(const Tensor& x) const {
     Tensor filled = n * C == N ? x : pad(x, 2, 0, n * C - N, 0, where);

@@ -32,6 +32,8 @@ Tokens cycling(const Shape& shape, int32_t classes) {
   return {shape, ids};
 }
 
+Tensor of_length_one(const Tensor& x) { return x / sqrt(sum(x * x, {-1}, true) + 1e-3); }
+
 // x (…, N, D), the first `dims` channels turned: row n, pair c by n + c radians.
 Tensor turned(const Tensor& x, int64_t dims, RotaryStyle style) {
   Tensor cosine = empty({x.shape[-2], dims / 2}), sine = empty(cosine.shape);
@@ -279,6 +281,44 @@ std::vector<OpRow> op_table(int64_t n) {
       {"packed_attention",
        [](Inputs x) { return packed_attention(x[0], 2, {.mask = causal()}); },
        {in({n, 3, 24})},
+       {.many = 300}},
+
+      // Recurrences
+      {"linear_attention",
+       [](Inputs x) { return linear_attention(x[0], x[1], x[2], {.chunk = 4}); },
+       {in({2, 4, n, 3}), in({2, 2, n, 3}), in({2, 2, n, 5})},
+       {.many = 150, .float_tolerance = 1e-4}},
+      {"linear_attention/normalized",
+       [](Inputs x) { return linear_attention(x[0], x[1], x[2], {.normalize = true, .chunk = 4}); },
+       {positive({2, 2, n, 3}), positive({2, 2, n, 3}), in({2, 2, n, 3})},
+       {.many = 150, .float_tolerance = 1e-4}},
+      {"decay_attention",
+       [](Inputs x) { return decay_attention(x[0], x[1], x[2], x[3], 4); },
+       {in({2, 4, n, 3}), in({2, 2, n, 3}), in({2, 2, n, 5}), in({2, 4, n}, -2, 0)},
+       {.many = 150, .float_tolerance = 1e-4}},
+      {"decay_attention/constant",
+       [](Inputs x) { return decay_attention(x[0], x[1], x[2], x[3], 4); },
+       {in({2, 2, n, 3}), in({2, 2, n, 3}), in({2, 2, n, 3}), in({2, 1}, -1, 0)},
+       {.many = 150, .float_tolerance = 1e-4}},
+      {"delta_rule",
+       [](Inputs x) { return delta_rule(x[0], of_length_one(x[1]), x[2], x[3], {}, 4); },
+       {in({2, 4, n, 3}), in({2, 2, n, 3}), in({2, 2, n, 5}), in({2, 4, n}, 0, 1)},
+       {.many = 150, .float_tolerance = 1e-4}},
+      {"delta_rule/gated",
+       [](Inputs x) { return delta_rule(x[0], of_length_one(x[1]), x[2], x[3], x[4], 4); },
+       {in({2, 2, n, 3}), in({2, 2, n, 3}), in({2, 2, n, 3}), in({2, 2, n}, 0, 1), in({2, 2, n}, -2, 0)},
+       {.many = 150, .float_tolerance = 1e-4}},
+      {"inverse_unit_lower", [](Inputs x) { return inverse_unit_lower(x[0]); }, {in({n, 5, 5}, -1, 1)}},
+      {"inverse_unit_lower/size",
+       [](Inputs x) { return inverse_unit_lower(0.05 * x[0]); },
+       {in({2, n, n}, -1, 1)},
+       {.many = 40}},
+      {"affine_scan",
+       [](Inputs x) { return affine_scan(x[0], x[1]); },
+       {in({n, 2, 5, 3, 3}, -1, 1), in({n, 2, 5, 3, 2})}},
+      {"affine_scan/numbers",
+       [](Inputs x) { return affine_scan(x[0], x[1]); },
+       {in({2, n, 1, 1}, -1, 1), in({2, n, 3, 2})},
        {.many = 300}},
   };
 }
