@@ -19,6 +19,11 @@ struct DataError : Error {
   using Error::Error;
 };
 
+/// What was asked for makes no sense: an unknown flag or word, a value out of range.
+struct UsageError : Error {
+  using Error::Error;
+};
+
 /// Throws E with the formatted message unless `ok`.
 template <class E = Error, class... Args>
 void check(bool ok, fmt::format_string<Args...> format, Args&&... args) {

@@ -3,6 +3,7 @@
 #include <limits>
 #include <string>
 
+#include "../core/nearest.h"
 #include "../nn/gpt.h"
 
 namespace rapt::inline RAPT_ABI {
@@ -90,13 +91,5 @@ GptConfig model_config(const RunConfig& config, int64_t vocabulary);
 /// The configuration as JSON text with every value, and back; from_json is strict and throws DataError naming `where`.
 std::string to_json(const RunConfig& config);
 RunConfig config_from_json(const std::string& json, const std::string& where);
-
-/// Wrong usage of the program: an unknown flag, a value out of range.
-struct UsageError : Error {
-  using Error::Error;
-};
-
-/// The known word nearest to `word` by edit distance, if it is near enough to be meant; else empty.
-std::string nearest(const std::string& word, std::span<const std::string> known);
 
 }  // namespace rapt::inline RAPT_ABI

@@ -18,5 +18,6 @@ struct Command {
 Command train_command(CLI::App& program);
 Command sample_command(CLI::App& program);
 Command eval_command(CLI::App& program);
+Command attention_command(CLI::App& program);
 
 }  // namespace rapt::cli

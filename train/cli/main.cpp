@@ -57,7 +57,8 @@ int run_program(int argc, char** argv) {
   program.require_subcommand(1);
   program.set_version_flag(
       "--version", [] { return fmt::format("rapt {}\n{}, {} threads", RAPT_VERSION, blas_description(), threads()); });
-  std::vector<Command> commands{train_command(program), sample_command(program), eval_command(program)};
+  std::vector<Command> commands{train_command(program), sample_command(program), eval_command(program),
+                                attention_command(program)};
   try {
     program.parse(argc, argv);
   } catch (const CLI::Success& success) {

@@ -1,0 +1,238 @@
+#include "spec.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstdlib>
+
+#include "../../core/nearest.h"
+
+namespace rapt::inline RAPT_ABI {
+
+namespace {
+
+std::vector<std::string> split(const std::string& text, char at) {
+  std::vector<std::string> parts{""};
+  for (char c : text) {
+    if (c == at)
+      parts.emplace_back();
+    else
+      parts.back() += c;
+  }
+  return parts;
+}
+
+std::string joined(const std::set<std::string>& words) {
+  std::string all;
+  for (const std::string& w : words) all += (all.empty() ? "" : ", ") + w;
+  return all;
+}
+
+}  // namespace
+
+SpecWord::SpecWord(const std::string& text) : text_(text) {
+  size_t colon = text.find(':');
+  name_ = text.substr(0, colon);
+  if (colon == text.npos) return;
+  for (const std::string& argument : split(text.substr(colon + 1), ',')) {
+    if (argument.empty()) fail("an argument is empty");
+    size_t equal = argument.find('=');
+    if (equal == argument.npos)
+      arguments_.push_back({"", argument});
+    else
+      arguments_.push_back({argument.substr(0, equal), argument.substr(equal + 1)});
+  }
+}
+
+void SpecWord::fail(const std::string& what) const {
+  throw UsageError(fmt::format("attention word \"{}\": {}", text_, what));
+}
+
+const SpecWord::Argument* SpecWord::find(const std::string& key, size_t place) const {
+  known_.insert(key);
+  for (const Argument& a : arguments_) {
+    if (a.key != key) continue;
+    used_.insert(&a);
+    return &a;
+  }
+  if (place < arguments_.size() && arguments_[place].key.empty()) {
+    used_.insert(&arguments_[place]);
+    return &arguments_[place];
+  }
+  return nullptr;
+}
+
+double SpecWord::number(const std::string& key, size_t place) const {
+  const Argument* a = find(key, place);
+  if (!a) fail(fmt::format("{} is missing, as in \"{}:{}\"", key, name_, place == 0 ? "8" : key + "=8"));
+  char* end = nullptr;
+  double value = std::strtod(a->value.c_str(), &end);
+  if (a->value.empty() || *end != 0 || !std::isfinite(value))
+    fail(fmt::format("{} must be a number, got \"{}\"", key, a->value));
+  return value;
+}
+
+double SpecWord::number(const std::string& key, size_t place, double otherwise) const {
+  return find(key, place) ? number(key, place) : otherwise;
+}
+
+int64_t SpecWord::integer(const std::string& key, size_t place, int64_t least) const {
+  double value = number(key, place);
+  if (value != std::floor(value) || std::fabs(value) > 1e15)
+    fail(fmt::format("{} must be a whole number, got {}", key, value));
+  if (value < double(least)) fail(fmt::format("{} must be at least {}, got {}", key, least, value));
+  return int64_t(value);
+}
+
+int64_t SpecWord::integer(const std::string& key, size_t place, int64_t least, int64_t otherwise) const {
+  return find(key, place) ? integer(key, place, least) : otherwise;
+}
+
+std::string SpecWord::choice(size_t place, const std::vector<std::string>& allowed,
+                             const std::string& otherwise) const {
+  for (const std::string& word : allowed) known_.insert(word);
+  if (place >= arguments_.size() || !arguments_[place].key.empty()) return otherwise;
+  const Argument& a = arguments_[place];
+  used_.insert(&a);
+  if (std::ranges::find(allowed, a.value) == allowed.end()) {
+    std::string near = nearest(a.value, allowed);
+    fail(fmt::format("there is no \"{}\"{}; known are {}", a.value,
+                     near.empty() ? "" : fmt::format(", did you mean \"{}\"?", near),
+                     joined({allowed.begin(), allowed.end()})));
+  }
+  return a.value;
+}
+
+bool SpecWord::flag(const std::string& flag_name) const {
+  known_.insert(flag_name);
+  for (const Argument& a : arguments_) {
+    if (!a.key.empty() || a.value != flag_name) continue;
+    used_.insert(&a);
+    return true;
+  }
+  return false;
+}
+
+void SpecWord::done() const {
+  for (const Argument& a : arguments_) {
+    if (used_.contains(&a)) continue;
+    std::string given = a.key.empty() ? a.value : a.key;
+    std::string near = nearest(given, std::vector<std::string>(known_.begin(), known_.end()));
+    fail(fmt::format("unknown argument \"{}\"{}{}", given,
+                     near.empty() ? "" : fmt::format(", did you mean \"{}\"?", near),
+                     known_.empty() ? "; it takes none" : "; known are " + joined(known_)));
+  }
+}
+
+std::vector<SpecWord> parse_spec(const std::string& spec) {
+  std::vector<SpecWord> words;
+  for (const std::string& word : split(spec, '+')) {
+    check<UsageError>(!word.empty(), "attention \"{}\": a word is empty; words are joined by single + signs", spec);
+    words.emplace_back(word);
+  }
+  return words;
+}
+
+void unknown_word(const std::string& word, std::vector<std::string> known) {
+  std::string near = nearest(word, known);
+  std::ranges::sort(known);
+  throw UsageError(fmt::format("attention: there is no word \"{}\"{}; known are {}", word,
+                               near.empty() ? "" : fmt::format(", did you mean \"{}\"?", near),
+                               joined({known.begin(), known.end()})));
+}
+
+std::vector<std::string> plain_words() {
+  return {"causal", "window", "prefix", "chunked", "dilated",  "longformer", "scale",          "softcap", "plus-one",
+          "relu",   "entmax", "topk",   "hard",    "inverted", "signed",     "stick-breaking", "drop"};
+}
+
+bool apply_plain_word(const SpecWord& w, int64_t heads, AttentionOptions& o) {
+  const std::string& name = w.name();
+  auto normalize = [&](const Normalizer& n) {
+    if (o.normalizer.kind != Normalizer::Kind::softmax || o.normalizer.sink)
+      w.fail(
+          fmt::format("weights are already normalised by \"{}\"; one normaliser can be chosen", o.normalizer.name()));
+    o.normalizer = n;
+  };
+  if (name == "causal") {
+    bool top_left = w.choice(0, {"top-left", "bottom-right"}, "") == "top-left";
+    bool after_prefix = o.mask.name().starts_with("prefix") && !top_left;  // which is causal already
+    if (!after_prefix) o.mask = o.mask & (top_left ? causal_top_left() : causal());
+  } else if (name == "window") {
+    int64_t left = w.integer("left", 0, 0), right = w.integer("right", 1, 0, left);
+    if (left + right == 0) w.fail("a window of 0 reads nothing but the query's own position; give at least 1");
+    o.mask = o.mask & window(left, right);
+  } else if (name == "prefix") {
+    Mask readable = prefix(w.integer("length", 0, 1));
+    o.mask = o.mask.name() == "causal" ? readable : o.mask & readable;  // causal+prefix: the prefix is an exception
+  } else if (name == "chunked") {
+    o.mask = o.mask & chunked(w.integer("length", 0, 1)) & causal();
+  } else if (name == "dilated") {
+    o.mask = o.mask & dilated(w.integer("step", 0, 1)) & causal();
+  } else if (name == "longformer") {
+    o.mask = o.mask & (window(w.integer("window", 0, 1)) | global(w.integer("global", 1, 1)));
+  } else if (name == "scale") {
+    o.scale = w.number("factor", 0);
+    if (o.scale == 0) w.fail("a scale of 0 makes all scores equal");
+  } else if (name == "softcap" && w.has("cap", 0)) {
+    double cap = w.number("cap", 0);
+    if (cap <= 0) w.fail(fmt::format("the cap must be above 0, got {}", cap));
+    o.score = o.score | softcap(cap);
+  } else if (name == "plus-one") {
+    normalize(softmax_plus_one(heads));
+  } else if (name == "relu") {
+    double power = w.number("power", 0, 1);
+    if (power <= 0) w.fail(fmt::format("the power must be above 0, got {}", power));
+    normalize(relu_weights(power));
+  } else if (name == "entmax") {
+    double alpha = w.number("alpha", 0, 1.5);
+    if (!(alpha > 1 && alpha <= 2)) w.fail(fmt::format("alpha must be in (1, 2], got {}", alpha));
+    normalize(entmax(alpha));
+  } else if (name == "topk") {
+    normalize(top_k(w.integer("k", 0, 1)));
+  } else if (name == "hard") {
+    normalize(hard_attention());
+  } else if (name == "inverted") {
+    normalize(inverted_softmax());
+  } else if (name == "signed") {
+    normalize(signed_softmax());
+  } else if (name == "stick-breaking") {
+    normalize(stick_breaking());
+    o.mask = o.mask & strictly_causal();
+  } else if (name == "drop") {
+    double p = w.number("p", 0);
+    if (!(p >= 0 && p <= 1)) w.fail(fmt::format("a probability is in [0, 1], got {}", p));
+    o.dropout = p;
+    if (w.has("seed", SpecWord::kNowhere))
+      o.dropout_state = WeightDropout{p, uint64_t(w.integer("seed", SpecWord::kNowhere, 0)), 0};
+  } else {
+    return false;
+  }
+  return true;
+}
+
+RotaryOptions rotary_options(const SpecWord& w) {
+  constexpr size_t nowhere = SpecWord::kNowhere;
+  RotaryOptions o;
+  o.theta = w.number("theta", nowhere, o.theta);
+  if (o.theta <= 0) w.fail(fmt::format("theta must be above 0, got {}", o.theta));
+  o.dims = w.integer("dims", nowhere, 0, 0);
+  if (w.flag("interleaved")) o.style = RotaryStyle::interleaved;
+  o.xpos = w.name() == "xpos";
+  const std::pair<const char*, RotaryScaling> scalings[] = {{"linear", RotaryScaling::linear},
+                                                            {"ntk", RotaryScaling::ntk},
+                                                            {"yarn", RotaryScaling::yarn},
+                                                            {"llama3", RotaryScaling::llama3}};
+  for (const auto& [scaling, kind] : scalings) {
+    if (!w.has(scaling, nowhere)) continue;
+    if (o.scaling != RotaryScaling::none) w.fail("only one scaling can be chosen");
+    o.scaling = kind;
+    o.factor = w.number(scaling, nowhere);
+    if (o.factor < 1) w.fail(fmt::format("the factor must be at least 1, got {}", o.factor));
+  }
+  o.original_context = w.integer("original", nowhere, 1, 0);
+  if ((o.scaling == RotaryScaling::yarn || o.scaling == RotaryScaling::llama3) && o.original_context == 0)
+    w.fail("this scaling needs original=, the context that the model was trained on");
+  return o;
+}
+
+}  // namespace rapt::inline RAPT_ABI

@@ -1,0 +1,275 @@
+#include "spec_call.h"
+
+#include <algorithm>
+
+#include "../../autograd/ops/recurrence.h"
+
+namespace rapt::inline RAPT_ABI {
+
+namespace {
+
+struct Builder {
+  SpecCall& call;
+  const SpecTensors& tensors;
+
+  int64_t heads() const { return call.q.shape[1]; }
+  AttentionOptions& options() const { return call.options; }
+  void modify(const Score& score) const { options().score = options().score | score; }
+  void normalize(const SpecWord& w, const Normalizer& n) const {
+    const Normalizer& old = options().normalizer;
+    if (old.kind != Normalizer::Kind::softmax || old.sink)
+      w.fail(fmt::format("weights are already normalised by \"{}\"; one normaliser can be chosen", old.name()));
+    options().normalizer = n;
+  }
+  // (H) as (H, 1, 1); other shapes stay
+  static Tensor per_head(const Tensor& x) {
+    return x.rank() == 1 && x.numel() > 1 ? reshape(x, {x.shape[0], 1, 1}) : x;
+  }
+};
+
+struct Word {
+  const char* name;
+  const char* usage;  // word, arguments, [tensors]
+  const char* help;
+  void (*apply)(const SpecWord&, Builder);
+};
+
+void kernel_word(const SpecWord& w, Builder b) {
+  const Tensor h = b.tensors.real(w, "h", "(H)");
+  SpecCall& c = b.call;
+  if (c.options.scale != 0 || !c.options.score.empty())
+    w.fail("distances come from q·k as it is, so scale and score words can't come before it");
+  c.options.scale = 1;
+  Tensor q2 = sum(c.q * c.q, {-1}), k2 = sum(c.k * c.k, {-1});
+  if (w.name() == "rbf") b.modify(gaussian_kernel(q2, k2, h));
+  if (w.name() == "laplace") b.modify(laplace_kernel(q2, k2, h));
+  if (w.name() == "epanechnikov" || w.name() == "boxcar") {
+    b.modify(epanechnikov_kernel(q2, k2, h));
+    b.normalize(w, relu_ratio(w.name() == "boxcar" ? 0 : 1));
+  }
+}
+
+void recurrence_word(const SpecWord& w, Builder b) {
+  SpecCall& c = b.call;
+  if (!c.recurrence.empty()) w.fail(fmt::format("\"{}\" is a recurrence already; one can be chosen", c.recurrence));
+  c.recurrence = w.name();
+  auto strength = [&] { return b.tensors.real(w, "beta", "(B, H, N)"); };
+  // a decay or strength for each head is the same at every position
+  auto by_position = [&](const Tensor& x) { return x.rank() == 1 && x.numel() > 1 ? reshape(x, {x.shape[0], 1}) : x; };
+  if (w.name() == "linear") c.normalize = w.flag("normalize");
+  if (w.name() == "retention") c.decay = log(by_position(b.tensors.real(w, "gamma", "(H)")));
+  if (w.name() == "delta") c.beta = by_position(strength());
+  if (w.name() == "gated-delta") {
+    c.decay = log(by_position(b.tensors.real(w, "alpha", "(B, H, N)")));
+    c.beta = by_position(strength());
+  }
+  if ((w.name() == "delta" || w.name() == "gated-delta") && w.flag("l2")) {
+    auto unit = [](const Tensor& x) { return x / sqrt(sum(x * x, {-1}, true) + 1e-12); };
+    c.q = unit(c.q);
+    c.k = unit(c.k);
+  }
+}
+
+void shaw_word(const SpecWord& w, Builder b) {
+  const Tensor rk = b.tensors.real(w, "rk", "(2C+1, D)"), rv = b.tensors.real(w, "rv", "(2C+1, Dv)");
+  SpecCall& c = b.call;
+  check<DataError>(rk.rank() == 2 && rk.shape[0] % 2 == 1 && rk.shape[1] == c.q.shape[3],
+                   "attention word \"{}\": expected rk (2C+1, D) with D {}, got {}", w.text(), c.q.shape[3], rk.shape);
+  const int64_t reach = rk.shape[0] / 2;
+  double scale = c.options.scale != 0 ? c.options.scale : 1 / std::sqrt(double(c.q.shape[3]));
+  b.modify(score_modifier(
+      "shaw",
+      [reach](auto s, At at, auto t) {
+        return s + t(at.batch, at.head, at.row, std::clamp<int64_t>(at.key - at.query, -reach, reach) + reach);
+      },
+      matmul(c.q * scale, transpose(rk, 0, 1))));
+  c.options.relative_values = rv;
+}
+
+void xl_word(const SpecWord& w, Builder b) {
+  SpecCall& c = b.call;
+  auto per_channel = [&](const char* name) {
+    const Tensor x = b.tensors.real(w, name, "(H, D)");
+    check<DataError>(x.shape == Shape{b.heads(), c.q.shape[3]},
+                     "attention word \"{}\": expected {} (H, D) = ({}, {}), got {}", w.text(), name, b.heads(),
+                     c.q.shape[3], x.shape);
+    return unsqueeze(x, 1);
+  };
+  Tensor q = c.q;
+  c.options.relative_queries = q + per_channel("w");
+  c.options.relative_keys = b.tensors.real(w, "r", "(H, N+M-1, D)");
+  c.q = q + per_channel("u");
+}
+
+const std::vector<Word>& words() {
+  static const std::vector<Word> all{
+      {"mha", "mha", "plain attention; may be left out", [](const SpecWord&, Builder) {}},
+      {"document", "document [document i64 (B, M)]", "query and key in the same document",
+       [](const SpecWord& w, Builder b) {
+         b.options().mask = b.options().mask & document(b.tensors.integer(w, "document", "(B, M)"));
+       }},
+      {"padding", "padding [pad bool (B, M)]", "keys where pad is true are not read",
+       [](const SpecWord& w, Builder b) {
+         b.options().mask = b.options().mask & key_padding(b.tensors.integer(w, "pad", "(B, M)"));
+       }},
+      {"mask", "mask [keep bool]", "entries where keep, broadcast to (B, H, N, M), is true are read",
+       [](const SpecWord& w, Builder b) {
+         b.options().mask =
+             b.options().mask & keep_where(b.tensors.real(w, "keep", "that broadcasts to (B, H, N, M)").detach());
+       }},
+      {"bias", "bias [bias]", "added to the score, broadcast to (B, H, N, M)",
+       [](const SpecWord& w, Builder b) {
+         b.modify(bias(b.tensors.real(w, "bias", "that broadcasts to (B, H, N, M)")));
+       }},
+      {"softcap", "softcap:CAP or softcap [c]", "c tanh(s / c)",
+       [](const SpecWord& w, Builder b) { b.modify(softcap(b.per_head(b.tensors.real(w, "c", "() or (H)")))); }},
+      {"temperature", "temperature [t (H)]", "s times t",
+       [](const SpecWord& w, Builder b) { b.modify(temperature(b.per_head(b.tensors.real(w, "t", "(H)")))); }},
+      {"alibi", "alibi [slope (H)]", "s - slope |key - query|",
+       [](const SpecWord& w, Builder b) { b.modify(alibi(b.tensors.real(w, "slope", "(H)"))); }},
+      {"t5", "t5:buckets=32,max=128,bidirectional [table (H, buckets)]", "s + table of the distance's bucket",
+       [](const SpecWord& w, Builder b) {
+         const Tensor table = b.tensors.real(w, "table", "(H, buckets)");
+         check<DataError>(table.rank() == 2, "attention word \"{}\": expected table (H, buckets), got {}", w.text(),
+                          table.shape);
+         int64_t buckets = w.integer("buckets", SpecWord::kNowhere, 2, table.shape[1]);
+         if (buckets != table.shape[1])
+           w.fail(fmt::format("buckets={}, but the file's table is {}", buckets, table.shape));
+         b.modify(t5_bias(table, w.integer("max", SpecWord::kNowhere, 1, 128), w.flag("bidirectional")));
+       }},
+      {"distance", "distance [table (H, N+M-1)]", "s + table at key - query + N - 1",
+       [](const SpecWord& w, Builder b) { b.modify(relative_bias(b.tensors.real(w, "table", "(H, N+M-1)"))); }},
+      {"forget", "forget [f (B, H, N)]", "s + the sum of the log gates f after the key, up to the query",
+       [](const SpecWord& w, Builder b) { b.modify(forget_gate(cumsum(b.tensors.real(w, "f", "(B, H, N)"), -1))); }},
+      {"shaw", "shaw [rk (2C+1, D), rv (2C+1, Dv)]", "keys and values with a vector for each clipped distance",
+       shaw_word},
+      {"xl", "xl [u (H, D), w (H, D), r (H, N+M-1, D)]", "Transformer-XL: (q + u) k + (q + w) r at key - query + N - 1",
+       xl_word},
+      {"cope", "cope [e (P, D) or (H, P, D)]", "contextual positions: q e at the sum of the gates",
+       [](const SpecWord& w, Builder b) {
+         const Tensor e = b.tensors.real(w, "e", "(P, D) or (H, P, D)");
+         b.normalize(w, contextual_positions(matmul(b.call.q, transpose(e, -1, -2))));
+       }},
+      {"sink", "sink [sink (H)]", "one more score in every row, of a key without a value",
+       [](const SpecWord& w, Builder b) { b.normalize(w, softmax_with_sink(b.tensors.real(w, "sink", "(H)"))); }},
+      {"sigmoid", "sigmoid [b (H)]", "weights sigmoid(s + b)",
+       [](const SpecWord& w, Builder b) {
+         b.modify(bias(b.per_head(b.tensors.real(w, "b", "(H)"))));
+         b.normalize(w, sigmoid_weights());
+       }},
+      {"rbf", "rbf [h (H)]", "exp(-|q - k|^2 / 2h^2), normalised", kernel_word},
+      {"laplace", "laplace [h (H)]", "exp(-|q - k| / h), normalised", kernel_word},
+      {"epanechnikov", "epanechnikov [h (H)]", "max(0, 1 - |q - k|^2 / h^2), normalised", kernel_word},
+      {"boxcar", "boxcar [h (H)]", "1 where |q - k| < h, normalised", kernel_word},
+      {"talking", "talking [pre (H, H), post (H, H)]", "scores and weights mixed over the heads",
+       [](const SpecWord& w, Builder b) {
+         const Tensor before = b.tensors.real(w, "pre", "(H, H)");
+         b.normalize(w, talking_heads(before, b.tensors.real(w, "post", "(H, H)")));
+       }},
+      {"rope", "rope:theta=10000,interleaved,dims=R", "rotary positions of q and k",
+       [](const SpecWord& w, Builder b) {
+         RotaryEmbedding rotary(rotary_options(w));
+         // the last query stands at the last key
+         int64_t offset = b.call.k.shape[2] - b.call.q.shape[2];
+         if (offset < 0) w.fail("there are more queries than keys, so the first have no position");
+         b.call.q = rotary.queries(b.call.q, offset);
+         b.call.k = rotary.keys(b.call.k, 0);
+       }},
+      {"linear", "linear:normalize", "S += k v; o = S q (causal; with normalize over q times the sum of k)",
+       recurrence_word},
+      {"retention", "retention [gamma (H)]", "S = gamma S + k v; o = S q", recurrence_word},
+      {"delta", "delta:l2 [beta (B, H, N)]", "S += beta k (v - S k); o = S q (l2: of unit q and k)", recurrence_word},
+      {"gated-delta", "gated-delta:l2 [alpha (B, H, N), beta (B, H, N)]", "the same from alpha S", recurrence_word},
+  };
+  return all;
+}
+
+constexpr const char* kPlainHelp =
+    "  causal, causal:top-left             keys up to the query; aligned at the end, or at the beginning\n"
+    "  window:L,R                          keys from L before the query to R behind it\n"
+    "  prefix:P                            causal, but all read the first P keys\n"
+    "  chunked:C                           causal, in chunks of C positions\n"
+    "  dilated:D                           causal, every D-th key\n"
+    "  longformer:W,G                      window W, and G positions that read and are read by all\n"
+    "  scale:X                             of q k; 1/sqrt(D) without it\n"
+    "  plus-one                            softmax with one more term 1\n"
+    "  relu:P, entmax:A, topk:K, hard      max(0, s)^P; entmax; the K largest of a row; the largest alone\n"
+    "  inverted, signed                    softmax over the queries, then over the row; sign(s) softmax(|s|)\n"
+    "  stick-breaking                      strictly causal\n"
+    "  drop:P,seed=S                       drops weights with probability P\n";
+
+void check_recurrence(const std::string& spec, const SpecCall& c) {
+  if (c.recurrence.empty()) return;
+  const AttentionOptions& o = c.options;
+  bool plain = o.score.empty() && o.normalizer.kind == Normalizer::Kind::softmax && !o.normalizer.sink &&
+               !o.relative_keys && !o.relative_values && o.dropout == 0 && (!o.mask || o.mask.name() == "causal");
+  check<UsageError>(plain,
+                    "attention \"{}\": {} is a recurrence without scores or weights; it goes with rope, scale and "
+                    "causal alone",
+                    spec, c.recurrence);
+}
+
+}  // namespace
+
+const Tensor& SpecTensors::real(const SpecWord& word, const std::string& name, const std::string& shape) const {
+  auto found = reals.find(name);
+  check<DataError>(found != reals.end(), "attention word \"{}\" needs a tensor \"{}\" {}, which is missing",
+                   word.text(), name, shape);
+  used.insert(name);
+  return found->second;
+}
+
+const Tokens& SpecTensors::integer(const SpecWord& word, const std::string& name, const std::string& shape) const {
+  auto found = integers.find(name);
+  check<DataError>(found != integers.end(), "attention word \"{}\" needs an integer tensor \"{}\" {}, which is missing",
+                   word.text(), name, shape);
+  used.insert(name);
+  return found->second;
+}
+
+SpecCall spec_call(const std::string& spec, const SpecTensors& tensors) {
+  SpecCall call;
+  const SpecWord inputs("q, k, v");
+  call.q = tensors.real(inputs, "q", "(B, H, N, D)");
+  call.k = tensors.real(inputs, "k", "(B, Hkv, M, D)");
+  call.v = tensors.real(inputs, "v", "(B, Hkv, M, Dv)");
+  for (const Tensor* t : {&call.q, &call.k, &call.v})
+    check<DataError>(t->rank() == 4, "attention: q, k and v must be (B, H, N, D), but one is {}", t->shape);
+  Builder builder{call, tensors};
+  for (const SpecWord& word : parse_spec(spec)) {
+    if (!apply_plain_word(word, builder.heads(), call.options)) {
+      auto known = std::ranges::find_if(words(), [&](const Word& w) { return w.name == word.name(); });
+      if (known == words().end()) {
+        std::vector<std::string> names = plain_words();
+        for (const Word& w : words()) names.emplace_back(w.name);
+        unknown_word(word.name(), names);
+      }
+      known->apply(word, builder);
+    }
+    word.done();
+  }
+  check_recurrence(spec, call);
+  return call;
+}
+
+AttentionResult SpecCall::run(bool dense) const {
+  if (recurrence.empty())
+    return dense ? attention_dense_with_lse(q, k, v, options) : attention_with_lse(q, k, v, options);
+  const int64_t chunk = dense ? std::max<int64_t>(1, q.shape[2]) : 32;
+  Tensor scaled = options.scale == 0 ? q : q * options.scale;
+  if (recurrence == "linear") return {linear_attention(scaled, k, v, {.normalize = normalize, .chunk = chunk}), {}};
+  if (recurrence == "retention") return {decay_attention(scaled, k, v, decay, chunk), {}};
+  return {delta_rule(scaled, k, v, beta, decay, chunk), {}};
+}
+
+std::string describe_spec_words() {
+  std::string all = kPlainHelp;
+  for (const Word& w : words()) {
+    std::string usage = w.usage;
+    all += usage.size() < 35 ? fmt::format("  {:<35} {}\n", usage, w.help)
+                             : fmt::format("  {}\n  {:<35} {}\n", usage, "", w.help);
+  }
+  return all;
+}
+
+}  // namespace rapt::inline RAPT_ABI

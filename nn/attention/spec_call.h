@@ -1,0 +1,38 @@
+#pragma once
+#include <map>
+
+#include "spec.h"
+
+namespace rapt::inline RAPT_ABI {
+
+/// What a specification can name: q, k, v and the tensors of its words.
+struct SpecTensors {
+  std::map<std::string, Tensor> reals;
+  std::map<std::string, Tokens> integers;  ///< document, pad
+
+  /// Throws DataError saying which word wanted it, and with what shape.
+  const Tensor& real(const SpecWord& word, const std::string& name, const std::string& shape) const;
+  const Tokens& integer(const SpecWord& word, const std::string& name, const std::string& shape) const;
+  mutable std::set<std::string> used;  ///< names that were asked for
+};
+
+/// An attention call that a specification describes, ready to run.
+struct SpecCall {
+  Tensor q, k, v;
+  AttentionOptions options;
+  std::string recurrence;  ///< linear, retention, delta or gated-delta; else empty
+  Tensor decay, beta;      ///< log decay and write strength of a recurrence
+  bool normalize = false;  ///< of linear
+
+  /// lse is empty for a recurrence. `dense`: with whole matrices.
+  AttentionResult run(bool dense) const;
+};
+
+/// Reads the tensors that the words ask for. Throws UsageError for unknown or contradictory words, DataError for
+/// missing tensors, Error for shapes that don't fit.
+SpecCall spec_call(const std::string& spec, const SpecTensors& tensors);
+
+/// Every word with its arguments, tensors and meaning, for people.
+std::string describe_spec_words();
+
+}  // namespace rapt::inline RAPT_ABI

@@ -1,0 +1,180 @@
+#include <chrono>
+#include <cmath>
+#include <nlohmann/json.hpp>
+
+#include "../../autograd/node.h"
+#include "../../core/parallel.h"
+#include "../../data/formats/safetensors.h"
+#include "../../nn/attention/spec_call.h"
+#include "commands.h"
+
+namespace rapt::cli {
+
+namespace {
+
+struct AttentionArguments {
+  std::string spec = "mha", in, out;
+  bool backward = false, dense = false, explain = false, bench = false, words = false;
+  int threads = 0;
+};
+
+bool is_integer(Dtype dtype) {
+  return dtype == Dtype::kI64 || dtype == Dtype::kI32 || dtype == Dtype::kU8 || dtype == Dtype::kBool;
+}
+
+Tensor real_tensor(const TensorView& view) {
+  if (!is_integer(view.dtype)) return to_tensor(view);
+  std::vector<Real> values;
+  for (int64_t v : to_integers(view)) values.push_back(Real(v));
+  Shape shape;
+  for (int64_t size : view.shape) shape.push_back(size);
+  return from_values(shape, values);
+}
+
+// All tensors of the file; numbers become leaves that want a gradient.
+SpecTensors read_tensors(const std::string& path) {
+  Safetensors file = Safetensors::open(path);
+  SpecTensors tensors;
+  for (const TensorView& view : file.tensors()) {
+    check<DataError>(view.shape.size() <= size_t(Shape::kMaxRank), "{}: {} has {} dimensions; at most {} are supported",
+                     path, view.name, view.shape.size(), Shape::kMaxRank);
+    Tensor real = real_tensor(view);
+    if (is_integer(view.dtype)) {
+      std::vector<int32_t> ids;
+      for (int64_t v : to_integers(view)) {
+        check<DataError>(v == int32_t(v), "{}: {} has the number {}, which is out of range", path, view.name, v);
+        ids.push_back(int32_t(v));
+      }
+      tensors.integers[view.name] = Tokens(real.shape, std::move(ids));
+      tensors.reals[view.name] = real;
+    } else {
+      tensors.reals[view.name] = requires_grad(real);
+    }
+  }
+  return tensors;
+}
+
+double seconds_of(const std::function<void()>& f) {
+  auto begin = std::chrono::steady_clock::now();
+  f();
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+}
+
+// Best of a few, for at least a quarter of a second.
+double best_time(const std::function<void()>& f) {
+  f();
+  double best = 1e30, total = 0;
+  for (int n = 0; n < 3 || total < 0.25; ++n) {
+    double t = seconds_of(f);
+    best = std::min(best, t);
+    total += t;
+  }
+  return best;
+}
+
+void bench(const std::string& spec, const SpecTensors& tensors) {
+  auto forward = [&](bool dense) {
+    NoGrad no_grad;
+    return spec_call(spec, tensors).run(dense).out;
+  };
+  Tensor dy = ones(forward(false).shape);
+  auto both = [&](bool dense) { backward(spec_call(spec, tensors).run(dense).out, dy); };
+  const char* names[] = {"tiled", "dense"};
+  double times[2][2];
+  for (int dense = 0; dense < 2; ++dense) {
+    times[dense][0] = best_time([&] { forward(dense); });
+    times[dense][1] = best_time([&] { both(dense); });
+    fmt::print("{}: forward {:.3f} ms, forward and backward {:.3f} ms\n", names[dense], times[dense][0] * 1e3,
+               times[dense][1] * 1e3);
+  }
+  fmt::print("tiled takes {:.3f} and {:.3f} of the dense time; {} threads\n", times[0][0] / times[1][0],
+             times[0][1] / times[1][1], threads());
+}
+
+int run(const AttentionArguments& a) {
+  if (a.words) {
+    fmt::print("words of --spec, joined by +, with [the tensors they read]:\n{}", describe_spec_words());
+    return kDone;
+  }
+  check<UsageError>(!a.in.empty(), "attention: --in is missing: a safetensors file with q, k and v");
+  check<UsageError>(!a.out.empty() || a.explain || a.bench,
+                    "attention: nothing to do; give --out FILE for the results, --explain or --bench");
+  if (a.threads > 0) set_threads(a.threads);
+  SpecTensors tensors = read_tensors(a.in);
+  SpecCall call;
+  AttentionResult result;
+  try {
+    call = spec_call(a.spec, tensors);
+    if (a.explain) {
+      if (call.recurrence.empty())
+        fmt::print("{}\n", to_string(explain(call.q.shape, call.k.shape, call.v.shape, call.options)));
+      else
+        fmt::print("{}: a recurrence, by chunks of 32 positions\n", call.recurrence);
+    }
+    if (!a.out.empty()) result = call.run(a.dense);
+  } catch (const UsageError&) {
+    throw;
+  } catch (const Error& error) {  // what is missing or doesn't fit is the file's fault
+    throw DataError(fmt::format("{}: {}", a.in, error.what()));
+  }
+  if (a.bench) bench(a.spec, tensors);
+  if (a.out.empty()) return kDone;
+
+  std::vector<std::pair<std::string, Tensor>> results{{"out", contiguous(result.out)}};
+  if (result.lse) results.emplace_back("lse", contiguous(result.lse));
+  if (a.backward) {
+    const SpecWord inputs("--backward");
+    Tensor dout = tensors.real(inputs, "dout", "(B, H, N, Dv)").detach();
+    check<DataError>(dout.shape == result.out.shape, "{}: dout must have the shape of out, {}, but is {}", a.in,
+                     result.out.shape, dout.shape);
+    Tensor objective = sum(result.out * dout);
+    if (tensors.reals.contains("dlse")) {
+      check<DataError>(bool(result.lse), "{}: there is a dlse, but {} has no log-sum-exp", a.in, a.spec);
+      Tensor dlse = tensors.reals.at("dlse").detach();
+      check<DataError>(dlse.shape == result.lse.shape, "{}: dlse must have the shape of lse, {}, but is {}", a.in,
+                       result.lse.shape, dlse.shape);
+      Tensor finite = clone(result.lse.detach());  // rows without keys have lse −∞, and no gradient
+      for (int64_t i = 0; i < finite.numel(); ++i) {
+        Real& value = finite.mutable_data()[i];
+        value = Real(std::isfinite(value));
+      }
+      objective = objective + sum(where(finite, result.lse * dlse, 0));
+    }
+    backward(objective);
+    for (const std::string& name : tensors.used) {
+      auto found = tensors.reals.find(name);
+      if (found == tensors.reals.end() || !found->second.node || name == "dout" || name == "dlse") continue;
+      const Tensor& g = gradient(found->second);
+      results.emplace_back("d" + name, g ? contiguous(g) : zeros(found->second.shape));
+    }
+  }
+  std::vector<TensorView> views;
+  for (const auto& [name, tensor] : results) views.push_back(tensor_view(name, tensor));
+  write_safetensors(a.out, views, {{"spec", a.spec}, {"kernel", a.dense ? "dense" : "tiled"}});
+  return kDone;
+}
+
+}  // namespace
+
+Command attention_command(CLI::App& program) {
+  auto arguments = std::make_shared<AttentionArguments>();
+  AttentionArguments& a = *arguments;
+  CLI::App* app = program.add_subcommand("attention", "Run any attention variant on tensors from a file");
+  app->add_option("--spec", a.spec, "words joined by +, such as causal+softcap:30+alibi; see --words");
+  app->add_option("--in", a.in,
+                  "safetensors file with q (B, H, N, D), k (B, Hkv, M, D), v (B, Hkv, M, Dv), and the "
+                  "tensors of the words; for --backward dout (B, H, N, Dv), and if wanted dlse (B, H, N)");
+  app->add_option("--out", a.out,
+                  "safetensors file for out, lse and, with --backward, dq, dk, dv and d… of each tensor");
+  app->add_flag("--backward", a.backward, "also compute the gradients, from dout");
+  app->add_flag("--dense", a.dense, "with whole matrices instead of tiles");
+  app->add_flag("--explain", a.explain, "say what will run: tiles, operations, memory, tasks");
+  app->add_flag("--bench", a.bench, "time it against the dense twin");
+  app->add_flag("--words", a.words, "list the words of --spec");
+  app->add_option("--threads", a.threads, "threads to compute with")
+      ->check(CLI::PositiveNumber)
+      ->default_str("all cores");
+  return {app, [arguments] { return run(*arguments); }};
+}
+
+}  // namespace rapt::cli
