@@ -1,0 +1,19 @@
+#pragma once
+#include "../../autograd/ops.h"
+
+/// Between the layout of projections and that of attention.
+namespace rapt::inline RAPT_ABI {
+
+/// (B, N, H·D) → (B, H, N, D), a view of dense rows.
+inline Tensor split_heads(const Tensor& x, int64_t heads) {
+  check(x.rank() == 3 && heads > 0 && x.shape[2] % heads == 0,
+        "attention: expected (B, N, H·D) with {} heads, but got {}", heads, x.shape);
+  return transpose(reshape(x, {x.shape[0], x.shape[1], heads, x.shape[2] / heads}), 1, 2);
+}
+
+/// (B, H, N, D) → (B, N, H·D); a view of what attention returns.
+inline Tensor merge_heads(const Tensor& y) {
+  return reshape(transpose(y, 1, 2), {y.shape[0], y.shape[2], y.shape[1] * y.shape[3]});
+}
+
+}  // namespace rapt::inline RAPT_ABI
