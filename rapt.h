@@ -12,6 +12,7 @@
 #include "data/text.h"
 #include "data/tokenizer.h"
 #include "nn/attention/grouped_query.h"
+#include "nn/attention/recurrent.h"
 #include "nn/gpt.h"
 #include "nn/layers.h"
 #include "nn/linear.h"

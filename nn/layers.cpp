@@ -1,5 +1,7 @@
 #include "layers.h"
 
+#include "../core/nearest.h"
+
 namespace rapt::inline RAPT_ABI {
 
 Embedding::Embedding(int64_t count, int64_t dim, double deviation) {
@@ -39,14 +41,58 @@ Tensor Dropout::operator()(const Tensor& x) const {
   return dropout(x, p);
 }
 
+std::vector<std::string> norm_names() { return {"layer", "rms"}; }
+std::vector<std::string> mlp_names() { return {"gelu", "gelu-tanh", "relu", "relu2", "silu", "swiglu", "geglu"}; }
+
+namespace {
+
+int64_t place_of(const std::string& name, const std::vector<std::string>& names, const char* what) {
+  for (size_t i = 0; i < names.size(); ++i) {
+    if (names[i] == name) return int64_t(i);
+  }
+  std::string near = nearest(name, names), all;
+  for (const std::string& n : names) all += (all.empty() ? "" : ", ") + n;
+  throw UsageError(fmt::format("{}: there is no \"{}\"{}; known are {}", what, name,
+                               near.empty() ? "" : fmt::format(", did you mean \"{}\"?", near), all));
+}
+
+}  // namespace
+
+NormKind norm_kind(const std::string& name) { return NormKind(place_of(name, norm_names(), "norm")); }
+MlpKind mlp_kind(const std::string& name) { return MlpKind(place_of(name, mlp_names(), "mlp")); }
+
+Norm::Norm(NormKind k, int64_t dim, bool with_bias) : kind(k) {
+  weight = param("weight", ones({dim}));
+  if (with_bias && kind == NormKind::layer) bias = param("bias", zeros({dim}));
+}
+
+Tensor Norm::operator()(const Tensor& x) const {
+  Scope scope(path());
+  return kind == NormKind::layer ? layer_norm(x, weight, bias) : rms_norm(x, weight);
+}
+
 Mlp::Mlp(int64_t dim, int64_t hidden, MlpOptions options)
-    : up(child<Linear>("up", dim, hidden, LinearOptions{options.bias, options.up_deviation})),
-      down(child<Linear>("down", hidden, dim, LinearOptions{options.bias, options.down_deviation})),
-      activation(options.activation) {}
+    : kind(options.kind),
+      up(child<Linear>("up", dim, hidden, LinearOptions{options.bias, options.up_deviation})),
+      down(child<Linear>("down", hidden, dim, LinearOptions{options.bias, options.down_deviation})) {
+  if (gated(kind)) gate = child<Linear>("gate", dim, hidden, LinearOptions{options.bias, options.up_deviation});
+}
 
 Tensor Mlp::operator()(const Tensor& x) const {
   Scope scope(path());
-  return down(gelu(up(x), activation));
+  switch (kind) {
+    case MlpKind::gelu: return down(gelu(up(x)));
+    case MlpKind::gelu_tanh: return down(gelu(up(x), Gelu::tanh));
+    case MlpKind::relu: return down(relu(up(x)));
+    case MlpKind::relu2: {
+      Tensor y = relu(up(x));
+      return down(y * y);
+    }
+    case MlpKind::silu: return down(silu(up(x)));
+    case MlpKind::swiglu: return down(silu((*gate)(x)) * up(x));
+    case MlpKind::geglu: return down(gelu((*gate)(x)) * up(x));
+  }
+  return x;
 }
 
 }  // namespace rapt::inline RAPT_ABI

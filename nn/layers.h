@@ -1,6 +1,7 @@
 #pragma once
 #include <functional>
 #include <memory>
+#include <optional>
 #include <type_traits>
 
 #include "linear.h"
@@ -38,19 +39,38 @@ struct Dropout : Module {
   Tensor operator()(const Tensor& x) const;
 };
 
+/// The normalisations and feed-forward layers of a model, as its configuration names them.
+enum class NormKind { layer, rms };
+enum class MlpKind { gelu, gelu_tanh, relu, relu2, silu, swiglu, geglu };
+std::vector<std::string> norm_names();        ///< in the order of the enumeration: "layer", "rms"
+std::vector<std::string> mlp_names();         ///< "gelu", "gelu-tanh", "relu", "relu2", "silu", "swiglu", "geglu"
+NormKind norm_kind(const std::string& name);  ///< throws UsageError that names the nearest
+MlpKind mlp_kind(const std::string& name);
+
+/// LayerNorm or RMSNorm over the last dimension, chosen at run time. Parameters: weight, and bias for a layer norm if
+/// asked for.
+struct Norm : Module {
+  NormKind kind;
+  Tensor weight, bias;
+  Norm(NormKind kind, int64_t dim, bool with_bias);
+  Tensor operator()(const Tensor& x) const;
+};
+
 struct MlpOptions {
   bool bias = true;
-  Gelu activation = Gelu::erf;
+  MlpKind kind = MlpKind::gelu;
   double up_deviation = 0;  ///< see LinearOptions::deviation
   double down_deviation = 0;
 };
 
-/// down(gelu(up(x))): (…, dim) → (…, hidden) → (…, dim).
+/// down(f(up(x))): (…, dim) → (…, hidden) → (…, dim); gated ones are down(f(gate(x)) ⊙ up(x)) (Shazeer 2020).
 struct Mlp : Module {
+  MlpKind kind;
   Linear up, down;
-  Gelu activation;
+  std::optional<Linear> gate;
   Mlp(int64_t dim, int64_t hidden, MlpOptions options = {});
   Tensor operator()(const Tensor& x) const;
+  static bool gated(MlpKind kind) { return kind == MlpKind::swiglu || kind == MlpKind::geglu; }
 };
 
 /// Modules (or functions) from Tensor to Tensor, one after the other: add them by name.

@@ -11,11 +11,10 @@ namespace rapt::inline RAPT_ABI {
 
 namespace {
 
-void check_name(const char* flag, const std::string& value, std::initializer_list<std::string> known) {
+void check_name(const char* flag, const std::string& value, const std::vector<std::string>& known) {
   if (std::ranges::find(known, value) != known.end()) return;
-  std::vector<std::string> names(known);
-  std::string near = nearest(value, names), all;
-  for (const std::string& name : names) all += (all.empty() ? "" : ", ") + name;
+  std::string near = nearest(value, known), all;
+  for (const std::string& name : known) all += (all.empty() ? "" : ", ") + name;
   throw UsageError(fmt::format("--{}: there is no \"{}\"{}; known are {}", flag, value,
                                near.empty() ? "" : fmt::format(", did you mean \"{}\"?", near), all));
 }
@@ -43,6 +42,14 @@ void check_config(const RunConfig& config) {
   check_name("schedule", config.schedule, {"constant", "linear", "cosine", "wsd"});
   check<UsageError>(config.dim % config.heads == 0, "--heads: {} heads do not divide --dim {}; try --dim {}",
                     config.heads, config.dim, (config.dim + config.heads - 1) / config.heads * config.heads);
+  check_name("position", config.position, {"auto", "learned", "sinusoidal", "none"});
+  check_name("norm", config.norm, norm_names());
+  check_name("mlp", config.mlp, mlp_names());
+  try {
+    check_model(model_config(config, 1));
+  } catch (const Error& error) {
+    throw UsageError(fmt::format("--attention: {}", error.what()));
+  }
   check<UsageError>(config.lr == 0 || config.min_lr <= config.lr, "--min-lr: {} is above --lr {}", config.min_lr,
                     config.lr);
   check<UsageError>(config.beta1 < 1 && config.beta2 < 1, "--beta1, --beta2: must be below 1, got {} and {}",
@@ -56,6 +63,10 @@ GptConfig model_config(const RunConfig& c, int64_t vocabulary) {
   model.layers = c.layers;
   model.heads = c.heads;
   model.dim = c.dim;
+  model.attention = c.attention;
+  model.position = c.position;
+  model.norm = c.norm;
+  model.mlp = c.mlp;
   model.bias = c.bias;
   model.dropout = c.dropout;
   return model;

@@ -17,6 +17,10 @@ struct RunConfig {
   int64_t heads = 6;
   int64_t dim = 96;
   int64_t context = 128;
+  std::string attention = "mha";
+  std::string position = "auto";
+  std::string norm = "layer";
+  std::string mlp = "gelu";
   bool bias = false;
   double dropout = 0;
 
@@ -58,6 +62,13 @@ void visit_fields(Visit visit, Config&... c) {
   visit(F{"heads", "attention heads in each block; must divide dim", true, 1}, c.heads...);
   visit(F{"dim", "width of the residual stream", true, 1}, c.dim...);
   visit(F{"context", "tokens that the model sees at once", true, 1}, c.context...);
+  visit(F{"attention", "words joined by +, such as gqa:kv=2+rope+window:256; see --list-attention", true},
+        c.attention...);
+  visit(F{"position",
+          "position embedding: learned, sinusoidal or none; auto: learned unless the attention has positions", true},
+        c.position...);
+  visit(F{"norm", "layer or rms", true}, c.norm...);
+  visit(F{"mlp", "gelu, gelu-tanh, relu, relu2, silu, swiglu or geglu", true}, c.mlp...);
   visit(F{"bias", "biases in linear layers and norms", true}, c.bias...);
   visit(F{"dropout", "probability of dropping a number while training", false, 0, 1}, c.dropout...);
   visit(F{"batch", "windows in a batch", false, 1}, c.batch...);

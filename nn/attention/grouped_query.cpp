@@ -68,9 +68,9 @@ Tensor GroupedQueryAttention::operator()(const Tensor& x) const {
 }
 
 Tensor GroupedQueryAttention::step(const Tensor& x, KeyValueCache& cache) const {
+  if (!has_cache()) return AttentionLayer::step(x, cache);
   Scope scope(path());
   NoGrad no_grad;
-  check(has_cache(), "attention: a cache needs causal attention whose parts look at queries and keys alone");
   AttentionState state = split(x, cache.length);
   auto [keys, values] = cache.add(state.k, state.v);
   state.k = keys;

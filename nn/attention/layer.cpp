@@ -19,8 +19,11 @@ KeyValueCache::Filled KeyValueCache::add(const Tensor& new_keys, const Tensor& n
   return {view::slice(keys, 2, 0, length), view::slice(values, 2, 0, length)};
 }
 
-Tensor AttentionLayer::step(const Tensor&, KeyValueCache&) const {
-  throw Error("attention: this variant keeps no cache of keys and values; give it the whole sequence");
+Tensor AttentionLayer::step(const Tensor& x, KeyValueCache& cache) const {
+  NoGrad no_grad;
+  Tensor as_keys = unsqueeze(x, 1);  // (B, 1, N, C)
+  Tensor all = cache.add(as_keys, slice(as_keys, 3, 0, 0)).keys;
+  return slice((*this)(squeeze(all, 1)), 1, cache.length - x.shape[1], cache.length);
 }
 
 }  // namespace rapt::inline RAPT_ABI

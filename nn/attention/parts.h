@@ -1,4 +1,6 @@
 #pragma once
+#include <functional>
+
 #include "layer.h"
 #include "rotary.h"
 
@@ -28,5 +30,52 @@ struct AttentionPart : Module {
   /// Whether it works on new positions alone, with the keys and values of the earlier ones from a cache.
   virtual bool has_cache() const { return true; }
 };
+
+/// Which a part needs to know to be made.
+struct PartSizes {
+  int64_t dim, heads, key_value_heads, head_dim, context;  ///< C, H, Hkv, D, and the longest sequence
+};
+
+using PartPointer = std::unique_ptr<AttentionPart>;
+
+// Positions
+PartPointer rotary_part(const RotaryOptions& options);
+/// Slopes (H) of the paper, learned from there on if asked for. No other position is needed (Press 2022).
+PartPointer alibi_part(const PartSizes& sizes, bool learned);
+/// table (H, buckets), from 0 (Raffel 2020); for causal attention.
+PartPointer t5_part(const PartSizes& sizes, int64_t buckets, int64_t reach);
+/// table (H, context): a learned number for each distance back, from 0.
+PartPointer distance_part(const PartSizes& sizes);
+/// keys and values (2·reach + 1, D) for clipped distances (Shaw 2018).
+PartPointer shaw_part(const PartSizes& sizes, int64_t reach);
+/// content_bias and position_bias (H, D), keys.weight (H·D, C) of sinusoids of the distance (Dai 2019).
+PartPointer transformer_xl_part(const PartSizes& sizes);
+/// gate.weight (H, C), gate.bias (H): log forget gates (Lin 2025).
+PartPointer forget_part(const PartSizes& sizes);
+/// positions (P, D): contextual positions (Golovneva 2024).
+PartPointer contextual_part(const PartSizes& sizes, int64_t positions);
+
+// Queries and keys
+/// RMS norm with learned weights query.weight, key.weight (D) (Henry 2020, Qwen 3).
+PartPointer qk_norm_part(const PartSizes& sizes);
+/// Queries and keys of length 1, and a learned temperature (H), from √D (Henry 2020).
+PartPointer cosine_part(const PartSizes& sizes);
+/// keys and values (1, Hkv, count, D) that every query reads besides (Sukhbaatar 2019).
+PartPointer memory_part(const PartSizes& sizes, int64_t count);
+
+// Scores and weights
+PartPointer temperature_part(const PartSizes& sizes);  ///< factor (H), from 1
+PartPointer sink_part(const PartSizes& sizes);         ///< sink (H), from 0
+PartPointer sigmoid_part(const PartSizes& sizes);      ///< bias (H), from −ln context (Ramapuram 2024)
+PartPointer talking_part(const PartSizes& sizes);      ///< before, after (H, H), from the identity
+/// −|q − k|²/2h² (or its kin) with the bandwidth h = softplus(width) (H) (Nadaraya 1964, Watson 1964).
+PartPointer kernel_part(const PartSizes& sizes, const std::string& kernel);
+
+// Results
+/// y ⊙ σ(gate(x)), gate.weight (H·D, C) (Qwen 3 Next).
+PartPointer gate_part(const PartSizes& sizes);
+
+/// Words without parameters: masks, scale, softcap, normalisers, dropout of weights (while training).
+PartPointer plain_part(const std::string& name, std::function<void(AttentionOptions&)> apply);
 
 }  // namespace rapt::inline RAPT_ABI

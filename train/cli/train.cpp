@@ -27,6 +27,7 @@ struct TrainArguments {
   CLI::Option* resume_option = nullptr;
   int64_t stop_at = 0;
   int threads = 0;
+  bool list_attention = false;
 };
 
 bool holds_run(const fs::path& folder) {
@@ -110,6 +111,10 @@ int start(TrainArguments& a, SessionOptions& session) {
 }
 
 int train(TrainArguments& a) {
+  if (a.list_attention) {
+    fmt::print("{}", describe_attention_words());
+    return kDone;
+  }
   // --resume takes an optional folder, so a text behind it lands there
   if (a.text.empty() && fs::is_regular_file(a.resume)) std::swap(a.text, a.resume);
   if (a.threads > 0) set_threads(a.threads);
@@ -139,6 +144,7 @@ Command train_command(CLI::App& program) {
     a.flags.emplace_back(field.name, option);
   };
   visit_fields(add_flag, a.config);
+  app->add_flag("--list-attention", a.list_attention, "explain the words of --attention, and stop");
   app->add_option("--threads", a.threads, "threads to compute with (results do not depend on it)")
       ->check(CLI::PositiveNumber)
       ->default_str("all cores");

@@ -1,0 +1,271 @@
+#include "words.h"
+
+#include <algorithm>
+
+#include "grouped_query.h"
+#include "recurrent.h"
+#include "spec.h"
+
+namespace rapt::inline RAPT_ABI {
+
+namespace {
+
+using LayerPointer = std::unique_ptr<AttentionLayer>;
+
+struct Build {
+  const AttentionLayerSizes& sizes;
+  GroupedQueryOptions options;
+  std::vector<PartPointer> parts;
+  LayerPointer layer;  // of a family that takes no parts
+
+  PartSizes part_sizes() const {
+    int64_t kv = options.key_value_heads > 0 ? options.key_value_heads : sizes.heads;
+    int64_t head_dim = options.head_dim > 0 ? options.head_dim : sizes.dim / sizes.heads;
+    return {sizes.dim, sizes.heads, kv, head_dim, sizes.context};
+  }
+};
+
+RecurrentOptions recurrent_options(const SpecWord& w, const Build& b) {
+  return {.key_value_heads = w.integer("kv", SpecWord::kNowhere, 1, 0),
+          .bias = b.sizes.bias,
+          .qkv_deviation = b.sizes.qkv_deviation,
+          .proj_deviation = b.sizes.proj_deviation};
+}
+
+template <class Layer>
+void recurrent(const SpecWord& w, Build& b) {
+  RecurrentOptions common = recurrent_options(w, b);
+  if constexpr (std::is_constructible_v<Layer, int64_t, int64_t, RecurrentOptions>) {
+    b.layer = std::make_unique<Layer>(b.sizes.dim, b.sizes.heads, common);
+  } else if constexpr (std::is_same_v<Layer, Performer>) {
+    PerformerOptions o;
+    o.features = w.integer("features", SpecWord::kNowhere, 1, 0);
+    o.seed = uint64_t(b.sizes.layer);
+    o.common = common;
+    b.layer = std::make_unique<Layer>(b.sizes.dim, b.sizes.heads, o);
+  } else {
+    RetentiveOptions o;
+    o.common = common;
+    b.layer = std::make_unique<Layer>(b.sizes.dim, b.sizes.heads, o);
+  }
+}
+
+void check_divides(const SpecWord& w, const Build& b, int64_t kv) {
+  if (b.sizes.heads % kv != 0) w.fail(fmt::format("{} key-value heads do not divide {} heads", kv, b.sizes.heads));
+}
+
+enum class Kind { family, layer, position, part, normalizer };  // layer: a family that takes no parts
+
+struct Word {
+  const char* name;
+  const char* usage;
+  const char* help;
+  Kind kind;
+  void (*apply)(const SpecWord&, Build&);
+};
+
+const std::vector<Word>& words() {
+  static const std::vector<Word> all{
+      {"mha", "mha", "multi-head attention (the default)", Kind::family, [](const SpecWord&, Build&) {}},
+      {"gqa", "gqa:kv=2", "grouped queries: 2 key-value heads", Kind::family,
+       [](const SpecWord& w, Build& b) {
+         b.options.key_value_heads = w.integer("kv", 0, 1);
+         check_divides(w, b, b.options.key_value_heads);
+       }},
+      {"mqa", "mqa", "one key-value head", Kind::family,
+       [](const SpecWord&, Build& b) { b.options.key_value_heads = 1; }},
+      {"kernel", "kernel:gaussian", "weights from distances: gaussian, laplace, epanechnikov or boxcar", Kind::family,
+       [](const SpecWord& w, Build& b) {
+         b.parts.push_back(
+             kernel_part(b.part_sizes(), w.choice(0, {"gaussian", "laplace", "epanechnikov", "boxcar"}, "gaussian")));
+       }},
+      {"linear", "linear", "linear attention, elu + 1", Kind::layer, recurrent<LinearAttention>},
+      {"performer", "performer:features=64", "softmax by random features", Kind::layer, recurrent<Performer>},
+      {"retention", "retention", "RetNet: fixed decays", Kind::layer, recurrent<RetentiveAttention>},
+      {"gla", "gla", "gated linear attention: learned decays", Kind::layer, recurrent<GatedLinearAttention>},
+      {"delta", "delta", "DeltaNet", Kind::layer, recurrent<DeltaNet>},
+      {"gated-delta", "gated-delta", "gated DeltaNet", Kind::layer, recurrent<GatedDeltaNet>},
+
+      {"rope", "rope:theta=10000,interleaved,dims=R",
+       "rotary positions; scaled by linear=F, ntk=F, or yarn=F or llama3=F "
+       "with original=N",
+       Kind::position, [](const SpecWord& w, Build& b) { b.parts.push_back(rotary_part(rotary_options(w))); }},
+      {"xpos", "xpos", "rotary positions that fade with the distance", Kind::position,
+       [](const SpecWord& w, Build& b) { b.parts.push_back(rotary_part(rotary_options(w))); }},
+      {"alibi", "alibi:learned", "scores fall with the distance, by fixed or learned slopes", Kind::position,
+       [](const SpecWord& w, Build& b) { b.parts.push_back(alibi_part(b.part_sizes(), w.flag("learned"))); }},
+      {"t5", "t5:buckets=32,max=128", "a learned number for each bucket of distances", Kind::position,
+       [](const SpecWord& w, Build& b) {
+         b.parts.push_back(t5_part(b.part_sizes(), w.integer("buckets", SpecWord::kNowhere, 2, 32),
+                                   w.integer("max", SpecWord::kNowhere, 2, 128)));
+       }},
+      {"distance", "distance", "a learned number for each distance", Kind::position,
+       [](const SpecWord&, Build& b) { b.parts.push_back(distance_part(b.part_sizes())); }},
+      {"shaw", "shaw:16", "learned keys and values for each distance, clipped at 16", Kind::position,
+       [](const SpecWord& w, Build& b) { b.parts.push_back(shaw_part(b.part_sizes(), w.integer("reach", 0, 1, 16))); }},
+      {"xl", "xl", "Transformer-XL's relative positions", Kind::position,
+       [](const SpecWord&, Build& b) { b.parts.push_back(transformer_xl_part(b.part_sizes())); }},
+      {"forget", "forget", "forget gates", Kind::position,
+       [](const SpecWord&, Build& b) { b.parts.push_back(forget_part(b.part_sizes())); }},
+      {"cope", "cope:64", "contextual positions, 64 of them", Kind::position,
+       [](const SpecWord& w, Build& b) {
+         b.parts.push_back(contextual_part(
+             b.part_sizes(),
+             w.integer("positions", 0, 2, std::min<int64_t>(64, std::max<int64_t>(2, b.sizes.context)))));
+       }},
+
+      {"qk-norm", "qk-norm", "RMS norm of queries and keys", Kind::part,
+       [](const SpecWord&, Build& b) { b.parts.push_back(qk_norm_part(b.part_sizes())); }},
+      {"cosine", "cosine", "queries and keys of length 1, learned temperature", Kind::part,
+       [](const SpecWord&, Build& b) { b.parts.push_back(cosine_part(b.part_sizes())); }},
+      {"temperature", "temperature", "a learned factor for each head", Kind::part,
+       [](const SpecWord&, Build& b) { b.parts.push_back(temperature_part(b.part_sizes())); }},
+      {"memory", "memory:16", "16 learned keys and values", Kind::part,
+       [](const SpecWord& w, Build& b) {
+         b.parts.push_back(memory_part(b.part_sizes(), w.integer("count", 0, 1, 16)));
+       }},
+      {"gate", "gate", "the result times sigmoid(gate(x))", Kind::part,
+       [](const SpecWord&, Build& b) { b.parts.push_back(gate_part(b.part_sizes())); }},
+      {"head-dim", "head-dim:64", "width of a head, instead of dim / heads; write it before other words", Kind::part,
+       [](const SpecWord& w, Build& b) { b.options.head_dim = w.integer("width", 0, 1); }},
+      {"sink", "sink", "a learned score that every row has besides", Kind::normalizer,
+       [](const SpecWord&, Build& b) { b.parts.push_back(sink_part(b.part_sizes())); }},
+      {"sigmoid", "sigmoid", "weights sigmoid(s + b)", Kind::normalizer,
+       [](const SpecWord&, Build& b) { b.parts.push_back(sigmoid_part(b.part_sizes())); }},
+      {"talking", "talking", "scores and weights mixed over the heads", Kind::normalizer,
+       [](const SpecWord&, Build& b) { b.parts.push_back(talking_part(b.part_sizes())); }},
+  };
+  return all;
+}
+
+// Plain words that mean something in a causal layer.
+struct PlainWord {
+  const char* usage;
+  const char* help;
+  bool normalizer = false;
+};
+constexpr PlainWord kPlain[] = {
+    {"window:256", "reads the last 256 positions"},
+    {"chunked:256", "reads its own chunk of 256 positions"},
+    {"dilated:2", "reads every second position"},
+    {"longformer:256,4", "reads the last 256 positions and the first 4"},
+    {"scale:0.125", "of q k, instead of 1/sqrt(D)"},
+    {"softcap:30", "30 tanh(s / 30)"},
+    {"drop:0.1", "drops weights while training"},
+    {"plus-one", "softmax with one more term 1", true},
+    {"relu:2", "max(0, s)^2", true},
+    {"topk:8", "softmax of the 8 largest scores", true},
+    {"entmax:1.5", "sparse weights", true},
+    {"signed", "sign(s) softmax(|s|)", true},
+    {"stick-breaking", "each key takes its part of what is left", true},
+};
+
+std::string word_of(const char* usage) {
+  std::string text = usage;
+  return text.substr(0, text.find(':'));
+}
+
+std::vector<std::string> known_words() {
+  std::vector<std::string> all{"causal"};
+  for (const Word& w : words()) all.emplace_back(w.name);
+  for (const PlainWord& w : kPlain) all.push_back(word_of(w.usage));
+  return all;
+}
+
+}  // namespace
+
+LayerPointer make_attention(const std::string& spec, const AttentionLayerSizes& sizes) {
+  Build build{sizes, {}, {}, {}};
+  GroupedQueryOptions& o = build.options;
+  o.bias = sizes.bias;
+  o.dropout = sizes.dropout;
+  o.qkv_deviation = sizes.qkv_deviation;
+  o.proj_deviation = sizes.proj_deviation;
+
+  std::string family, normalizer;
+  std::set<std::string> seen;
+  auto only = [&](std::string& slot, const SpecWord& w, const char* what) {
+    if (!slot.empty()) w.fail(fmt::format("\"{}\" is a {} already; one can be chosen", slot, what));
+    slot = w.name();
+  };
+  std::vector<SpecWord> given = parse_spec(spec);
+  for (const SpecWord& w : given) {
+    if (!seen.insert(w.name()).second) w.fail("it is there twice");
+    if (build.layer) w.fail(fmt::format("\"{}\" has no scores or weights to change; it stands alone", family));
+    auto known = std::ranges::find_if(words(), [&](const Word& word) { return word.name == w.name(); });
+    if (known != words().end()) {
+      if (known->kind == Kind::family || known->kind == Kind::layer) {
+        only(family, w, "family");
+        if (&w != &given.front()) w.fail("it names a family, which comes first");
+      }
+      if (known->kind == Kind::normalizer || w.name() == "cope") only(normalizer, w, "normaliser");
+      known->apply(w, build);
+    } else {
+      auto plain = std::ranges::find_if(kPlain, [&](const PlainWord& word) { return word_of(word.usage) == w.name(); });
+      if (plain == std::end(kPlain) && w.name() != "causal") unknown_word(w.name(), known_words());
+      if (plain != std::end(kPlain) && plain->normalizer) only(normalizer, w, "normaliser");
+      AttentionOptions probe;
+      apply_plain_word(w, sizes.heads, probe);
+      SpecWord word = w;
+      int64_t heads = sizes.heads;
+      build.parts.push_back(
+          plain_part(w.name(), [word, heads](AttentionOptions& options) { apply_plain_word(word, heads, options); }));
+    }
+    w.done();
+  }
+  if (build.layer) return std::move(build.layer);
+  return std::make_unique<GroupedQueryAttention>(sizes.dim, sizes.heads, o, std::move(build.parts));
+}
+
+bool has_positions(const std::string& spec) {
+  for (const SpecWord& w : parse_spec(spec)) {
+    for (const Word& known : words()) {
+      if (known.name == w.name() && (known.kind == Kind::position || w.name() == "retention")) return true;
+    }
+  }
+  return false;
+}
+
+std::string describe_attention_words() {
+  std::string all =
+      "Attention is spelled in words joined by +: a family first, then whatever changes it, in the order in which it\n"
+      "applies. All attention in a model is causal.\n";
+  auto section = [&](const char* title, Kind kind) {
+    all += fmt::format("\n{}\n", title);
+    for (const Word& w : words()) {
+      if (w.kind == kind) all += fmt::format("  {:<36} {}\n", w.usage, w.help);
+    }
+  };
+  section("families:", Kind::family);
+  section("families that stand alone (no scores, linear in the sequence):", Kind::layer);
+  section("positions (without one, the model learns a position embedding):", Kind::position);
+  section("parts:", Kind::part);
+  for (const PlainWord& w : kPlain) {
+    if (!w.normalizer) all += fmt::format("  {:<36} {}\n", w.usage, w.help);
+  }
+  section("normalisers, at most one (softmax without):", Kind::normalizer);
+  for (const PlainWord& w : kPlain) {
+    if (w.normalizer) all += fmt::format("  {:<36} {}\n", w.usage, w.help);
+  }
+  all +=
+      "\nexamples: mha   mha+rope   gqa:kv=2+rope+qk-norm   mha+alibi:learned   kernel:gaussian+rope\n"
+      "          gqa:kv=2+rope:theta=10000+window:256+sink+softcap:30   gated-delta\n";
+  return all;
+}
+
+std::vector<std::string> example_specs() {
+  std::vector<std::string> all;
+  for (const Word& w : words()) {
+    std::string name = w.name;
+    if (w.kind == Kind::family || w.kind == Kind::layer)
+      all.push_back(name == "gqa" || name == "kernel" ? w.usage : name);
+    else if (name == "head-dim")
+      all.emplace_back("mha+head-dim:8");
+    else
+      all.push_back("mha+" + (name == "rope" ? name : name == "performer" ? name : std::string(w.usage)));
+  }
+  for (const PlainWord& w : kPlain) all.push_back(std::string("mha+") + w.usage);
+  return all;
+}
+
+}  // namespace rapt::inline RAPT_ABI
