@@ -1,0 +1,205 @@
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <numeric>
+
+#include "../../core/random.h"
+#include "../../data/formats/safetensors.h"
+#include "../../nn/attention/spec_call.h"
+#include "program.h"
+
+namespace rapt::test {
+namespace {
+
+struct File {
+  std::map<std::string, Tensor> reals;
+  std::map<std::string, std::vector<int64_t>> integers;  // as one row; see shapes
+  std::map<std::string, std::vector<int64_t>> shapes;
+
+  void write(const std::string& path) const {
+    std::vector<TensorView> views;
+    for (const auto& [name, tensor] : reals) views.push_back(tensor_view(name, tensor));
+    for (const auto& [name, values] : integers) {
+      TensorView view = tensor_view(name, std::span<const int64_t>(values));
+      view.shape = shapes.at(name);
+      views.push_back(view);
+    }
+    write_safetensors(path, views);
+  }
+};
+
+constexpr int64_t B = 2, H = 4, G = 2, N = 20, M = 23, D = 8, Dv = 6;
+
+File inputs(bool with_dlse = true) {
+  manual_seed(5);
+  File f;
+  f.reals = {{"q", normal({B, H, N, D})},
+             {"k", normal({B, G, M, D})},
+             {"v", normal({B, G, M, Dv})},
+             {"dout", normal({B, H, N, Dv})}};
+  if (with_dlse) f.reals["dlse"] = normal({B, H, N});
+  return f;
+}
+
+double worst(const Tensor& a, const Tensor& b) {
+  EXPECT_EQ(a.shape, b.shape);
+  std::vector<Real> x = a.to_vector(), y = b.to_vector();
+  double difference = 0, size = 1;
+  for (size_t i = 0; i < x.size(); ++i) {
+    if (x[i] == y[i]) continue;
+    difference = std::max(difference, std::fabs(double(x[i]) - double(y[i])));
+    size = std::max(size, std::fabs(double(y[i])));
+    if (!std::isfinite(x[i] - y[i])) return 1e30;
+  }
+  return difference / size;
+}
+
+// Every word of the grammar, once by tiles and once with whole matrices: the same names and numbers in both files.
+TEST(AttentionProgram, EveryWordAgreesWithItsDenseTwin) {
+  TemporaryFolder folder;
+  auto add = [](File f, std::initializer_list<std::pair<const char*, Tensor>> more) {
+    for (const auto& [name, tensor] : more) f.reals[name] = tensor;
+    return f;
+  };
+  File f = inputs(), without = inputs(false), square = inputs(false);
+  square.reals["k"] = normal({B, G, N, D}, 0, Real(0.3));
+  square.reals["v"] = normal({B, G, N, Dv});
+  File documents = f, padded = f;
+  documents.shapes["document"] = padded.shapes["pad"] = {B, M};
+  for (int64_t i = 0; i < B * M; ++i) {
+    documents.integers["document"].push_back(i % M / 8);
+    padded.integers["pad"].push_back(i % 3 == 0);
+  }
+  auto per_head = [](double low, double high) { return uniform({H}, Real(low), Real(high)); };
+  std::vector<std::pair<std::string, File>> cases{
+      {"mha", f},
+      {"causal", f},
+      {"causal:top-left", f},
+      {"window:3,2", f},
+      {"causal+prefix:4", f},
+      {"chunked:5", f},
+      {"dilated:2", f},
+      {"longformer:3,2", f},
+      {"document", documents},
+      {"padding", padded},
+      {"mask", add(f, {{"keep", from_values({N, 1}, std::vector<Real>(N, 1))}})},
+      {"bias", add(f, {{"bias", normal({H, N, 1})}})},
+      {"scale:0.3+softcap:3", f},
+      {"softcap", add(f, {{"c", per_head(1, 3)}})},
+      {"temperature", add(f, {{"t", per_head(0.5, 2)}})},
+      {"causal+alibi", add(f, {{"slope", per_head(0, 1)}})},
+      {"t5:buckets=8,max=16,bidirectional", add(f, {{"table", normal({H, 8})}})},
+      {"distance", add(f, {{"table", normal({H, N + M - 1})}})},
+      {"forget", add(f, {{"f", uniform({B, H, M}, -1, 0)}})},
+      {"shaw", add(f, {{"rk", normal({7, D})}, {"rv", normal({7, Dv})}})},
+      {"xl", add(f, {{"u", normal({H, D})}, {"w", normal({H, D})}, {"r", normal({H, N + M - 1, D})}})},
+      {"causal+cope", add(f, {{"e", normal({5, D})}})},
+      {"stick-breaking", without},
+      {"sink", add(f, {{"sink", normal({H})}})},
+      {"plus-one", f},
+      {"sigmoid", add(without, {{"b", normal({H})}})},
+      {"relu:2", without},
+      {"entmax:1.5", without},
+      {"topk:3", f},
+      {"hard", f},
+      {"inverted", f},
+      {"signed", f},
+      {"rbf", add(f, {{"h", per_head(1, 2)}})},
+      {"laplace", add(f, {{"h", per_head(1, 2)}})},
+      {"epanechnikov", add(f, {{"h", per_head(4, 6)}})},
+      {"boxcar", add(f, {{"h", per_head(4, 6)}})},
+      {"talking", add(f, {{"pre", normal({H, H})}, {"post", normal({H, H})}})},
+      {"linear", square},
+      {"retention", add(square, {{"gamma", per_head(0.5, 1)}})},
+      {"delta", add(square, {{"beta", uniform({B, H, N})}})},
+      {"gated-delta", add(square, {{"alpha", uniform({B, H, N}, Real(0.5), 1)}, {"beta", uniform({B, H, N})}})},
+      {"rope:theta=100,interleaved", f},
+      {"drop:0.3,seed=7", f},
+      {"causal+rope+window:9,0+softcap:5+sink+drop:0.1,seed=3", add(f, {{"sink", normal({H})}})},
+  };
+  for (const auto& [spec, file] : cases) {
+    SCOPED_TRACE(spec);
+    file.write(folder / "in.safetensors");
+    std::string command = "attention --backward --spec '" + spec + "' --in in.safetensors --out ";
+    Result tiled = rapt(folder, command + "tiled.safetensors"),
+           dense = rapt(folder, command + "dense.safetensors --dense");
+    ASSERT_EQ(tiled.code, 0) << tiled.err;
+    ASSERT_EQ(dense.code, 0) << dense.err;
+    Safetensors a = Safetensors::open(folder / "tiled.safetensors"),
+                b = Safetensors::open(folder / "dense.safetensors");
+    ASSERT_EQ(a.tensors().size(), b.tensors().size());
+    for (const auto& [name, tensor] : file.reals) {
+      if (name == "dout" || name == "dlse" || name == "keep") continue;
+      if (spec == "boxcar" && name == "h") continue;
+      ASSERT_TRUE(a.find("d" + name)) << name;
+      EXPECT_EQ(a.tensor("d" + name).shape, tensor.shape);
+    }
+    bool has_lse = spec != "linear" && spec != "retention" && !spec.ends_with("delta");
+    EXPECT_EQ(a.find("lse") != nullptr, has_lse);
+    for (const TensorView& view : a.tensors())
+      EXPECT_LE(worst(a.tensor(view.name), b.tensor(view.name)), 5e-5) << view.name;
+  }
+}
+
+TEST(AttentionProgram, ExplainsBenchesAndLists) {
+  TemporaryFolder folder;
+  inputs().write(folder / "in.safetensors");
+  Result plan = rapt(folder, "attention --spec causal+window:4,0+softcap:3 --in in.safetensors --explain");
+  EXPECT_EQ(plan.code, 0) << plan.err;
+  EXPECT_NE(plan.out.find("softcap 3"), std::string::npos) << plan.out;
+  EXPECT_NE(plan.out.find("partial"), std::string::npos) << plan.out;
+  EXPECT_NE(rapt(folder, "attention --spec topk:3 --in in.safetensors --explain").out.find("blocks of rows"),
+            std::string::npos);
+  Result bench = rapt(folder, "attention --spec causal --in in.safetensors --bench");
+  EXPECT_EQ(bench.code, 0) << bench.err;
+  EXPECT_NE(bench.out.find("dense: forward"), std::string::npos) << bench.out;
+  Result words = rapt(folder, "attention --words");
+  for (const char* word : {"causal", "window", "t5", "shaw", "gated-delta", "rope"})
+    EXPECT_NE(words.out.find(word), std::string::npos) << word;
+}
+
+TEST(AttentionProgram, SaysWhatIsWrong) {
+  TemporaryFolder folder;
+  inputs().write(folder / "in.safetensors");
+  File wrong = inputs();
+  wrong.reals["slope"] = zeros({3});
+  wrong.reals["bias"] = zeros({3, 5});
+  wrong.reals["table"] = zeros({H, 8});
+  wrong.reals["sink"] = zeros({H});
+  wrong.write(folder / "wrong.safetensors");
+  File heads = inputs();
+  heads.reals["k"] = normal({B, 3, M, D});
+  heads.reals["v"] = normal({B, 3, M, Dv});
+  heads.write(folder / "heads.safetensors");
+  make_file(folder / "broken.safetensors", "no");
+  struct {
+    const char *arguments, *expected;
+    int code;
+  } cases[] = {
+      {"--spec causl --in in.safetensors --out o", "did you mean \"causal\"", 2},
+      {"--spec window:0 --in in.safetensors --out o", "window of 0", 2},
+      {"--spec chunked:0 --in in.safetensors --out o", "at least 1", 2},
+      {"--spec softcap:-3 --in in.safetensors --out o", "above 0", 2},
+      {"--spec sink+plus-one --in wrong.safetensors --out o", "one normaliser", 2},
+      {"--spec linear+softcap:3 --in in.safetensors --out o", "recurrence", 2},
+      {"--spec t5:bukets=8 --in wrong.safetensors --out o", "did you mean \"buckets\"", 2},
+      {"--spec causal --out o", "--in is missing", 2},
+      {"--spec causal --in in.safetensors", "nothing to do", 2},
+      {"--spec alibi --in in.safetensors --out o", "slope", 3},
+      {"--spec alibi --in wrong.safetensors --out o", "expected a tensor", 3},
+      {"--spec bias --in wrong.safetensors --out o", "does not broadcast", 3},
+      {"--spec distance --in wrong.safetensors --out o", "expected a tensor", 3},
+      {"--spec causal --in heads.safetensors --out o", "multiple of Hkv", 3},
+      {"--spec causal --in missing.safetensors --out o", "missing.safetensors", 3},
+      {"--spec causal --in broken.safetensors --out o", "broken.safetensors", 3},
+  };
+  for (const auto& c : cases) {
+    Result r = rapt(folder, std::string("attention ") + c.arguments);
+    EXPECT_EQ(r.code, c.code) << c.arguments << ": " << r.err;
+    EXPECT_NE(r.err.find(c.expected), std::string::npos) << c.arguments << ": " << r.err;
+    EXPECT_FALSE(std::filesystem::exists(folder.path / "o"));
+  }
+}
+
+}  // namespace
+}  // namespace rapt::test
