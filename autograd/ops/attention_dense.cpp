@@ -118,7 +118,7 @@ Tensor keep_matrix(const Mask& mask, const Shape& shape) {
   return matrix_of(shape, [&](const Strip& s, Real* strip) {
     uint8_t keep[kTile];
     std::fill_n(keep, s.count, uint8_t{1});
-    if (mask) mask.rule().keep(s, keep);
+    if (!mask.everything()) mask.rule().keep(s, keep);
     for (int64_t i = 0; i < s.count; ++i) strip[i] = keep[i];
   });
 }

@@ -282,12 +282,12 @@ Mask make(Args&&... args) {
 }  // namespace
 
 Mask operator&(const Mask& a, const Mask& b) {
-  if (bool(a) && bool(b)) return make<And>(a, b);
-  return a ? a : b;
+  if (a.everything()) return b;
+  return b.everything() ? a : make<And>(a, b);
 }
-Mask operator|(const Mask& a, const Mask& b) { return bool(a) && bool(b) ? make<Or>(a, b) : Mask(); }
+Mask operator|(const Mask& a, const Mask& b) { return a.everything() || b.everything() ? Mask() : make<Or>(a, b); }
 Mask operator!(const Mask& a) {
-  return a ? make<Not>(a) : mask_of([](const At&) { return false; }, {0, -1});
+  return a.everything() ? mask_of([](const At&) { return false; }, {0, -1}) : make<Not>(a);
 }
 
 Mask causal() { return make<Causal>(); }
@@ -334,6 +334,6 @@ Mask block_list(const Tokens& blocks, int64_t size) {
   return make<BlockList>(blocks, size);
 }
 
-Mask transposed(const Mask& mask) { return mask ? make<Transposed>(mask) : mask; }
+Mask transposed(const Mask& mask) { return mask.everything() ? mask : make<Transposed>(mask); }
 
 }  // namespace rapt::inline RAPT_ABI

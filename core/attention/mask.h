@@ -46,7 +46,7 @@ class Mask {
  public:
   Mask() = default;
   explicit Mask(std::shared_ptr<const MaskRule> rule) : rule_(std::move(rule)) {}
-  explicit operator bool() const { return rule_ != nullptr; }  ///< false: nothing is masked
+  bool everything() const { return rule_ == nullptr; }  ///< nothing is masked, and there is no rule()
   const MaskRule& rule() const { return *rule_; }
   std::string name() const { return rule_ ? rule_->name() : "everything"; }
 

@@ -8,7 +8,7 @@ void check_options(const char* op, const AttentionOptions& o, const AttentionPro
   check(o.dropout >= 0 && o.dropout <= 1, "{}: dropout is a probability in [0, 1], got {}", op, o.dropout);
   check(std::isfinite(o.scale), "{}: the scale must be finite, got {}", op, o.scale);
   ScoreShape s = p.scores();
-  if (o.mask) o.mask.rule().check_shape(s);
+  if (!o.mask.everything()) o.mask.rule().check_shape(s);
   for (const auto& rule : o.score.rules()) rule->check_shape(s);
   if (o.normalizer.rows) o.normalizer.rows->check_shape(s);
   if (o.normalizer.sink) {
@@ -63,7 +63,7 @@ AttentionProblem attention_problem(const char* op, const AttentionCall& call) {
                      {},         call};
   if (p.scale == 0) p.scale = Real(1 / std::sqrt(double(p.dim)));
   check_options(op, call.options, p);
-  if (call.options.mask) p.band = call.options.mask.rule().band(p.scores());
+  if (!call.options.mask.everything()) p.band = call.options.mask.rule().band(p.scores());
   return p;
 }
 

@@ -139,8 +139,8 @@ struct LambdaRule final : ScoreRule {
 
   void pull_back(const Strip& s, const Table* t, const Real* scores, Real* gradient) const override {
     bool bad = false;
-    int64_t index[N + 1][kTile];
-    Real slope[N + 1][kTile];
+    int64_t index[N + 1][kTile] = {};
+    Real slope[N + 1][kTile] = {};
     for (int64_t i = 0; i < s.count; ++i) {
       int64_t at[N + 1];
       for (int64_t& x : at) x = -1;

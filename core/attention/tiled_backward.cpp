@@ -214,13 +214,13 @@ void backward_keys(const AttentionProblem& p, const Operands& x, const Prepared&
 }
 
 // The keys are cut into chunks, so that there are enough tasks for many cores also with few heads. Each chunk sums a dq
-// of its own, over the queries that its keys can be read by.
+// of its own, over the queries that its keys can be read by; there are few, to bound the memory that takes.
 struct Chunks {
   int64_t count, keys;
   explicit Chunks(const AttentionProblem& p) {
-    constexpr int64_t kTasks = 64;
+    constexpr int64_t kTasks = 64, kMost = 16;
     int64_t blocks = std::max<int64_t>(1, tiles(p.keys)), heads = std::max<int64_t>(1, p.batch * p.kv_heads);
-    int64_t wanted = std::min(blocks, heads >= 16 ? 1 : (kTasks + heads - 1) / heads);
+    int64_t wanted = std::min({blocks, kMost, heads >= 16 ? 1 : (kTasks + heads - 1) / heads});
     int64_t blocks_each = (blocks + wanted - 1) / wanted;
     count = (blocks + blocks_each - 1) / blocks_each;
     keys = blocks_each * kTile;

@@ -13,7 +13,7 @@ constexpr Real kInf = std::numeric_limits<Real>::infinity();
 void classify(const AttentionProblem& p, int64_t b, int64_t h, Tile& tile, uint8_t* memory) {
   const Mask& mask = p.options().mask;
   tile.keep = nullptr;
-  if (!bool(mask)) {
+  if (mask.everything()) {
     tile.cover = Cover::full;
     return;
   }

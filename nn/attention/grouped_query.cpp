@@ -27,10 +27,12 @@ GroupedQueryAttention::GroupedQueryAttention(int64_t dim, int64_t head_count, Gr
       qkv(child<Linear>("qkv", dim, (heads + 2 * key_value_heads) * head_dim, LinearOptions{o.bias, o.qkv_deviation})),
       proj(child<Linear>("proj", heads * head_dim, dim, LinearOptions{o.bias, o.proj_deviation})),
       drop(o.dropout) {
-  for (auto& part : given) {
-    std::string name = part->name();
-    parts.push_back(child(name, std::move(part)));
-  }
+  for (auto& part : given) add(std::move(part));
+}
+
+void GroupedQueryAttention::add(std::unique_ptr<AttentionPart> part) {
+  std::string name = part->name();
+  parts.push_back(child(name, std::move(part)));
 }
 
 bool GroupedQueryAttention::has_cache() const {

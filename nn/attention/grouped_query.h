@@ -25,6 +25,7 @@ struct GroupedQueryAttention : AttentionLayer {
 
   GroupedQueryAttention(int64_t dim, int64_t heads, GroupedQueryOptions options = {},
                         std::vector<std::unique_ptr<AttentionPart>> parts = {});
+  void add(std::unique_ptr<AttentionPart> part);  ///< after the others
   Tensor operator()(const Tensor& x) const override;
   Tensor step(const Tensor& x, KeyValueCache& cache) const override;
   bool has_cache() const override;

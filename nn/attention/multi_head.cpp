@@ -125,7 +125,7 @@ MultiHeadResult MultiHeadAttention::attend(Projected p, const MultiHeadCall& cal
           p.q.shape[0], keys, s);
     o.mask = o.mask & keep_where(pad(reshape(kept(call.key_padding_mask), {s[0], 1, 1, keys}), -1, added, 0, 1));
   }
-  if (added > 0 && o.mask) o.mask = o.mask | mask_of([added](const At& at) { return at.key < added; });
+  if (added > 0 && !o.mask.everything()) o.mask = o.mask | mask_of([added](const At& at) { return at.key < added; });
   if (call.attn_mask.numel() > 0)
     o.mask = o.mask & keep_where(pad(by_heads(kept(call.attn_mask), p.q.shape, keys, "attn_mask"), -1, added, 0, 1));
   if (options.softcap > 0) o.score = softcap(options.softcap);

@@ -203,27 +203,6 @@ struct Talking final : AttentionPart {
   void add_options(AttentionState& s) const override { s.options.normalizer = talking_heads(before_, after_); }
 };
 
-struct Kernel final : AttentionPart {
-  std::string kernel;
-  Tensor width;
-  Kernel(const PartSizes& z, std::string k) : kernel(std::move(k)) {
-    // distances of random queries and keys are about √D; compact kernels have to reach further
-    double start = std::sqrt(double(z.head_dim)) * (kernel == "gaussian" || kernel == "laplace" ? 0.5 : 2);
-    width = param("width", full({z.heads}, Real(std::log(std::expm1(start)))));
-  }
-  std::string name() const override { return "kernel"; }
-  void add_options(AttentionState& s) const override {
-    Tensor q2 = sum(s.q * s.q, {-1}), k2 = sum(s.k * s.k, {-1}), h = softplus(width);
-    s.options.scale = 1;
-    if (kernel == "gaussian") s.options.score = s.options.score | gaussian_kernel(q2, k2, h);
-    if (kernel == "laplace") s.options.score = s.options.score | laplace_kernel(q2, k2, h);
-    if (kernel == "epanechnikov" || kernel == "boxcar") {
-      s.options.score = s.options.score | epanechnikov_kernel(q2, k2, h);
-      s.options.normalizer = relu_ratio(kernel == "boxcar" ? 0 : 1);
-    }
-  }
-};
-
 struct Gate final : AttentionPart {
   Linear gate;
   explicit Gate(const PartSizes& z)
@@ -265,7 +244,6 @@ PartPointer temperature_part(const PartSizes& z) { return std::make_unique<Tempe
 PartPointer sink_part(const PartSizes& z) { return std::make_unique<Sink>(z); }
 PartPointer sigmoid_part(const PartSizes& z) { return std::make_unique<Sigmoid>(z); }
 PartPointer talking_part(const PartSizes& z) { return std::make_unique<Talking>(z); }
-PartPointer kernel_part(const PartSizes& z, const std::string& kernel) { return std::make_unique<Kernel>(z, kernel); }
 PartPointer gate_part(const PartSizes& z) { return std::make_unique<Gate>(z); }
 PartPointer plain_part(const std::string& name, std::function<void(AttentionOptions&)> apply) {
   return std::make_unique<Plain>(name, std::move(apply));

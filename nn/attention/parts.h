@@ -68,8 +68,6 @@ PartPointer temperature_part(const PartSizes& sizes);  ///< factor (H), from 1
 PartPointer sink_part(const PartSizes& sizes);         ///< sink (H), from 0
 PartPointer sigmoid_part(const PartSizes& sizes);      ///< bias (H), from −ln context (Ramapuram 2024)
 PartPointer talking_part(const PartSizes& sizes);      ///< before, after (H, H), from the identity
-/// −|q − k|²/2h² (or its kin) with the bandwidth h = softplus(width) (H) (Nadaraya 1964, Watson 1964).
-PartPointer kernel_part(const PartSizes& sizes, const std::string& kernel);
 
 // Results
 /// y ⊙ σ(gate(x)), gate.weight (H·D, C) (Qwen 3 Next).

@@ -2,8 +2,12 @@
 
 #include <algorithm>
 
-#include "grouped_query.h"
+#include "differential.h"
+#include "kernel.h"
+#include "latent.h"
 #include "recurrent.h"
+#include "relative.h"
+#include "sparse.h"
 #include "spec.h"
 
 namespace rapt::inline RAPT_ABI {
@@ -14,9 +18,13 @@ using LayerPointer = std::unique_ptr<AttentionLayer>;
 
 struct Build {
   const AttentionLayerSizes& sizes;
-  GroupedQueryOptions options;
-  std::vector<PartPointer> parts;
-  LayerPointer layer;  // of a family that takes no parts
+  GroupedQueryOptions options = {};
+  std::vector<PartPointer> parts = {};
+  // Made when all words are read: a family that takes parts, or one that doesn't.
+  std::function<std::unique_ptr<GroupedQueryAttention>()> family = {};
+  std::function<LayerPointer()> layer = {};
+  bool turns = false;  // whether that layer takes rotary positions
+  std::optional<RotaryOptions> rotary = {};
 
   PartSizes part_sizes() const {
     int64_t kv = options.key_value_heads > 0 ? options.key_value_heads : sizes.heads;
@@ -36,22 +44,61 @@ template <class Layer>
 void recurrent(const SpecWord& w, Build& b) {
   RecurrentOptions common = recurrent_options(w, b);
   if constexpr (std::is_constructible_v<Layer, int64_t, int64_t, RecurrentOptions>) {
-    b.layer = std::make_unique<Layer>(b.sizes.dim, b.sizes.heads, common);
+    b.layer = [&b, common] { return std::make_unique<Layer>(b.sizes.dim, b.sizes.heads, common); };
   } else if constexpr (std::is_same_v<Layer, Performer>) {
     PerformerOptions o;
     o.features = w.integer("features", SpecWord::kNowhere, 1, 0);
     o.seed = uint64_t(b.sizes.layer);
     o.common = common;
-    b.layer = std::make_unique<Layer>(b.sizes.dim, b.sizes.heads, o);
+    b.layer = [&b, o] { return std::make_unique<Layer>(b.sizes.dim, b.sizes.heads, o); };
   } else {
     RetentiveOptions o;
     o.common = common;
-    b.layer = std::make_unique<Layer>(b.sizes.dim, b.sizes.heads, o);
+    b.layer = [&b, o] { return std::make_unique<Layer>(b.sizes.dim, b.sizes.heads, o); };
   }
 }
 
 void check_divides(const SpecWord& w, const Build& b, int64_t kv) {
   if (b.sizes.heads % kv != 0) w.fail(fmt::format("{} key-value heads do not divide {} heads", kv, b.sizes.heads));
+}
+
+void kernel_family(const SpecWord& w, Build& b) {
+  std::string name = w.choice(0, {"gaussian", "laplace", "epanechnikov", "boxcar"}, "gaussian");
+  SmoothingKernel kernel = name == "laplace"        ? SmoothingKernel::laplace
+                           : name == "epanechnikov" ? SmoothingKernel::epanechnikov
+                           : name == "boxcar"       ? SmoothingKernel::boxcar
+                                                    : SmoothingKernel::gaussian;
+  b.family = [&b, kernel] {
+    return std::make_unique<KernelAttention>(b.sizes.dim, b.sizes.heads, KernelOptions{b.options, kernel});
+  };
+}
+
+void latent_family(const SpecWord& w, Build& b) {
+  LatentOptions o;
+  o.rank_q = w.integer("rank-q", SpecWord::kNowhere, 1, 0);
+  o.rank_kv = w.integer("rank", SpecWord::kNowhere, 1, 0);
+  o.bias = b.sizes.bias;
+  o.qkv_deviation = b.sizes.qkv_deviation;
+  o.proj_deviation = b.sizes.proj_deviation;
+  b.turns = true;
+  b.layer = [&b, o]() mutable {
+    o.rotary = b.rotary.value_or(RotaryOptions{});
+    return std::make_unique<MultiHeadLatentAttention>(b.sizes.dim, b.sizes.heads, o);
+  };
+}
+
+void differential_family(const SpecWord& w, Build& b) {
+  DifferentialOptions o;
+  o.key_value_heads = w.integer("kv", SpecWord::kNowhere, 1, 0);
+  o.depth = b.sizes.layer;
+  o.bias = b.sizes.bias;
+  o.qkv_deviation = b.sizes.qkv_deviation;
+  o.proj_deviation = b.sizes.proj_deviation;
+  b.turns = true;
+  b.layer = [&b, o]() mutable {
+    o.rotary = b.rotary;
+    return std::make_unique<DifferentialAttention>(b.sizes.dim, b.sizes.heads, o);
+  };
 }
 
 enum class Kind { family, layer, position, part, normalizer };  // layer: a family that takes no parts
@@ -75,10 +122,39 @@ const std::vector<Word>& words() {
       {"mqa", "mqa", "one key-value head", Kind::family,
        [](const SpecWord&, Build& b) { b.options.key_value_heads = 1; }},
       {"kernel", "kernel:gaussian", "weights from distances: gaussian, laplace, epanechnikov or boxcar", Kind::family,
+       kernel_family},
+      {"deberta", "deberta:reach=64", "disentangled content and position", Kind::family,
        [](const SpecWord& w, Build& b) {
-         b.parts.push_back(
-             kernel_part(b.part_sizes(), w.choice(0, {"gaussian", "laplace", "epanechnikov", "boxcar"}, "gaussian")));
+         int64_t reach = w.integer("reach", 0, 1, 64);
+         b.family = [&b, reach] {
+           return std::make_unique<DebertaAttention>(b.sizes.dim, b.sizes.heads, DebertaOptions{b.options, reach});
+         };
        }},
+      {"moba", "moba:block=64,count=4", "mixture of blocks: the 4 blocks whose mean key suits best", Kind::family,
+       [](const SpecWord& w, Build& b) {
+         int64_t block = w.integer("block", SpecWord::kNowhere, 1, 64),
+                 count = w.integer("count", SpecWord::kNowhere, 1, 4);
+         b.family = [&b, block, count] {
+           return std::make_unique<MixtureOfBlockAttention>(b.sizes.dim, b.sizes.heads,
+                                                            MixtureOfBlockOptions{b.options, block, count});
+         };
+       }},
+      {"nsa", "nsa:block=32,count=4,window=64", "native sparse: compressed blocks, selected blocks and a window",
+       Kind::family,
+       [](const SpecWord& w, Build& b) {
+         NativeSparseOptions o;
+         o.block = w.integer("block", SpecWord::kNowhere, 1, o.block);
+         o.count = w.integer("count", SpecWord::kNowhere, 1, o.count);
+         o.window = w.integer("window", SpecWord::kNowhere, 1, o.window);
+         b.family = [&b, o]() mutable {
+           o.common = b.options;
+           return std::make_unique<NativeSparseAttention>(b.sizes.dim, b.sizes.heads, o);
+         };
+       }},
+      {"mla", "mla:rank=64,rank-q=64", "multi-head latent attention, with rotary positions of its own", Kind::layer,
+       latent_family},
+      {"differential", "differential:kv=2", "the difference of two softmaxes; takes rope", Kind::layer,
+       differential_family},
       {"linear", "linear", "linear attention, elu + 1", Kind::layer, recurrent<LinearAttention>},
       {"performer", "performer:features=64", "softmax by random features", Kind::layer, recurrent<Performer>},
       {"retention", "retention", "RetNet: fixed decays", Kind::layer, recurrent<RetentiveAttention>},
@@ -101,6 +177,10 @@ const std::vector<Word>& words() {
        }},
       {"distance", "distance", "a learned number for each distance", Kind::position,
        [](const SpecWord&, Build& b) { b.parts.push_back(distance_part(b.part_sizes())); }},
+      {"dynamic", "dynamic:hidden=32", "a small network of the distance", Kind::position,
+       [](const SpecWord& w, Build& b) {
+         b.parts.push_back(dynamic_bias_part(b.sizes.heads, {.hidden = w.integer("hidden", 0, 1, 32)}));
+       }},
       {"shaw", "shaw:16", "learned keys and values for each distance, clipped at 16", Kind::position,
        [](const SpecWord& w, Build& b) { b.parts.push_back(shaw_part(b.part_sizes(), w.integer("reach", 0, 1, 16))); }},
       {"xl", "xl", "Transformer-XL's relative positions", Kind::position,
@@ -175,7 +255,7 @@ std::vector<std::string> known_words() {
 }  // namespace
 
 LayerPointer make_attention(const std::string& spec, const AttentionLayerSizes& sizes) {
-  Build build{sizes, {}, {}, {}};
+  Build build{sizes};
   GroupedQueryOptions& o = build.options;
   o.bias = sizes.bias;
   o.dropout = sizes.dropout;
@@ -191,7 +271,8 @@ LayerPointer make_attention(const std::string& spec, const AttentionLayerSizes& 
   std::vector<SpecWord> given = parse_spec(spec);
   for (const SpecWord& w : given) {
     if (!seen.insert(w.name()).second) w.fail("it is there twice");
-    if (build.layer) w.fail(fmt::format("\"{}\" has no scores or weights to change; it stands alone", family));
+    if (build.layer && !(build.turns && w.name() == "rope"))
+      w.fail(fmt::format("\"{}\" has no scores or weights to change; it stands alone", family));
     auto known = std::ranges::find_if(words(), [&](const Word& word) { return word.name == w.name(); });
     if (known != words().end()) {
       if (known->kind == Kind::family || known->kind == Kind::layer) {
@@ -213,14 +294,19 @@ LayerPointer make_attention(const std::string& spec, const AttentionLayerSizes& 
     }
     w.done();
   }
-  if (build.layer) return std::move(build.layer);
-  return std::make_unique<GroupedQueryAttention>(sizes.dim, sizes.heads, o, std::move(build.parts));
+  if (build.layer) return build.layer();
+  if (!build.family) return std::make_unique<GroupedQueryAttention>(sizes.dim, sizes.heads, o, std::move(build.parts));
+  std::unique_ptr<GroupedQueryAttention> layer = build.family();
+  for (PartPointer& part : build.parts) layer->add(std::move(part));
+  return layer;
 }
 
 bool has_positions(const std::string& spec) {
   for (const SpecWord& w : parse_spec(spec)) {
     for (const Word& known : words()) {
-      if (known.name == w.name() && (known.kind == Kind::position || w.name() == "retention")) return true;
+      if (known.name == w.name() &&
+          (known.kind == Kind::position || w.name() == "retention" || w.name() == "mla" || w.name() == "deberta"))
+        return true;
     }
   }
   return false;
@@ -237,7 +323,7 @@ std::string describe_attention_words() {
     }
   };
   section("families:", Kind::family);
-  section("families that stand alone (no scores, linear in the sequence):", Kind::layer);
+  section("families that stand alone (the last ones have no scores, and are linear in the sequence):", Kind::layer);
   section("positions (without one, the model learns a position embedding):", Kind::position);
   section("parts:", Kind::part);
   for (const PlainWord& w : kPlain) {
@@ -257,8 +343,14 @@ std::vector<std::string> example_specs() {
   std::vector<std::string> all;
   for (const Word& w : words()) {
     std::string name = w.name;
-    if (w.kind == Kind::family || w.kind == Kind::layer)
-      all.push_back(name == "gqa" || name == "kernel" ? w.usage : name);
+    if (name == "gqa" || name == "kernel")
+      all.emplace_back(w.usage);
+    else if (name == "differential")
+      all.emplace_back("differential+rope");
+    else if (name == "moba" || name == "nsa")  // small enough for short contexts
+      all.push_back(name + ":block=4,count=2" + (name == "nsa" ? ",window=4" : ""));
+    else if (w.kind == Kind::family || w.kind == Kind::layer)
+      all.push_back(name);
     else if (name == "head-dim")
       all.emplace_back("mha+head-dim:8");
     else

@@ -36,7 +36,10 @@ AttentionOptions shaw(Inputs& x) {
 // Transformer-XL adds one bias to the queries of the content, another to those of the distance.
 Tensor transformer_xl(Inputs& x) {
   const Tensor content = x["q"] + unsqueeze(x["u"], 1), distance = x["q"] + unsqueeze(x["w"], 1);
-  return attention(content, x["k"], x["v"], {.relative_queries = distance, .relative_keys = x["r"]});
+  AttentionOptions options;
+  options.relative_queries = distance;
+  options.relative_keys = x["r"];
+  return attention(content, x["k"], x["v"], options);
 }
 
 using Options = std::function<AttentionOptions(Inputs&)>;

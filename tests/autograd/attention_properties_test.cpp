@@ -1,0 +1,388 @@
+#include <gtest/gtest.h>
+#include <rapt/autograd/grad_check.h>
+#include <rapt/core/parallel.h>
+#include <rapt/core/random.h>
+#include <rapt/core/storage.h>
+#include <rapt/core/view.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <type_traits>
+
+#include "attention_variants.h"
+
+namespace rapt {
+namespace {
+
+constexpr Real kInf = std::numeric_limits<Real>::infinity();
+constexpr Real kNan = std::numeric_limits<Real>::quiet_NaN();
+constexpr bool kDouble = std::is_same_v<Real, double>;
+constexpr double kTolerance = kDouble ? 1e-12 : 2e-5;
+
+struct Leaves {
+  Tensor q, k, v;
+  explicit Leaves(int64_t queries = 70, int64_t keys = 70, int64_t heads = 2, int64_t dim = 8, uint64_t seed = 5) {
+    manual_seed(seed);
+    q = requires_grad(normal({2, heads, queries, dim}));
+    k = requires_grad(normal({2, heads, keys, dim}));
+    v = requires_grad(normal({2, heads, keys, dim}));
+  }
+};
+
+double difference(const Tensor& a, const Tensor& b) {
+  std::vector<Real> x = a.to_vector(), y = b.to_vector();
+  EXPECT_EQ(a.shape, b.shape);
+  double worst = 0;
+  for (size_t i = 0; i < x.size(); ++i) {
+    if (x[i] == y[i]) continue;
+    double d = std::fabs(double(x[i] - y[i])) / std::max(1.0, std::fabs(double(y[i])));
+    if (!std::isfinite(d)) return 1e30;
+    worst = std::max(worst, d);
+  }
+  return worst;
+}
+
+// Two ways to compute the same: equal results, and equal gradients of q, k, v.
+void expect_same(const std::function<Tensor(const Leaves&)>& f, const std::function<Tensor(const Leaves&)>& g,
+                 int64_t queries = 70, int64_t keys = 70) {
+  Leaves a(queries, keys), b(queries, keys);
+  Tensor x = f(a), y = g(b);
+  EXPECT_LE(difference(x, y), kTolerance) << "result";
+  manual_seed(8);
+  Tensor c = normal(x.shape);
+  backward(x, c);
+  backward(y, c);
+  EXPECT_LE(difference(gradient(a.q), gradient(b.q)), kTolerance) << "dq";
+  EXPECT_LE(difference(gradient(a.k), gradient(b.k)), kTolerance) << "dk";
+  EXPECT_LE(difference(gradient(a.v), gradient(b.v)), kTolerance) << "dv";
+}
+
+Tensor attend(const Leaves& x, const AttentionOptions& o) { return attention(x.q, x.k, x.v, o); }
+
+TEST(AttentionIdentity, PlusOneIsASinkOfZero) {
+  expect_same([](const Leaves& x) { return attend(x, {.normalizer = softmax_plus_one(2)}); },
+              [](const Leaves& x) { return attend(x, {.normalizer = softmax_with_sink(zeros({2}))}); });
+}
+
+// A sink is a gate: σ(L − a) · O.
+TEST(AttentionIdentity, SinkIsAGate) {
+  Tensor sink = from_values({2}, {0.5, -1});
+  expect_same([&](const Leaves& x) { return attend(x, {.mask = causal(), .normalizer = softmax_with_sink(sink)}); },
+              [&](const Leaves& x) {
+                AttentionResult r = attention_with_lse(x.q, x.k, x.v, {.mask = causal()});
+                return r.out * unsqueeze(sigmoid(r.lse - reshape(sink, {2, 1})), 3);
+              });
+}
+
+TEST(AttentionIdentity, AlibiIsATableOfDistances) {
+  Tensor slopes = from_values({2}, {0.3, 0.1}), table = empty({2, 139});
+  for (int64_t h = 0; h < 2; ++h) {
+    for (int64_t d = 0; d < 139; ++d) table.set({h, d}, -slopes.at({h}) * Real(std::abs(d - 69)));
+  }
+  expect_same([&](const Leaves& x) { return attend(x, {.score = alibi(slopes)}); },
+              [&](const Leaves& x) { return attend(x, {.score = relative_bias(table)}); });
+}
+
+TEST(AttentionIdentity, TemperatureScalesQueries) {
+  Tensor t = from_values({2, 1, 1}, {0.7, 1.9});
+  expect_same([&](const Leaves& x) { return attend(x, {.score = temperature(t)}); },
+              [&](const Leaves& x) { return attention(x.q * t, x.k, x.v); });
+}
+
+// exp(−|q − k|²/2h²) is a softmax of q·k/h² with a bias on each key.
+TEST(AttentionIdentity, GaussianKernelIsASoftmaxWithABias) {
+  auto squares = [](const Tensor& x) { return sum(x * x, {-1}); };
+  Tensor h = from_values({2}, {1.5, 2});
+  expect_same(
+      [&](const Leaves& x) { return attend(x, {.score = gaussian_kernel(squares(x.q), squares(x.k), h), .scale = 1}); },
+      [&](const Leaves& x) {
+        Tensor inverse = reshape(1 / (h * h), {2, 1, 1});
+        Tensor key_bias = unsqueeze(squares(x.k) * squeeze(inverse, 2) * -0.5, 2);
+        return attend(x, {.score = temperature(inverse) | bias(key_bias), .scale = 1});
+      });
+}
+
+TEST(AttentionIdentity, WideSoftcapIsNothing) {
+  expect_same([](const Leaves& x) { return attend(x, {.score = softcap(kDouble ? 1e7 : 1e4)}); },
+              [](const Leaves& x) { return attend(x, {}); });
+}
+
+TEST(AttentionIdentity, TalkingHeadsThatDoNotTalk) {
+  expect_same(
+      [](const Leaves& x) { return attend(x, {.mask = causal(), .normalizer = talking_heads(eye(2), eye(2))}); },
+      [](const Leaves& x) { return attend(x, {.mask = causal()}); });
+}
+
+TEST(AttentionIdentity, TopAllIsEverything) {
+  expect_same([](const Leaves& x) { return attend(x, {.mask = causal(), .normalizer = top_k(70)}); },
+              [](const Leaves& x) { return attend(x, {.mask = causal()}); });
+}
+
+TEST(AttentionIdentity, RepeatedHeadsAreGroups) {
+  auto first = [](const Tensor& x) { return slice(x, 1, 0, 1); };
+  expect_same([&](const Leaves& x) { return attention(x.q, first(x.k), first(x.v), {.mask = causal()}); },
+              [&](const Leaves& x) {
+                return attention(x.q, repeat_heads(first(x.k), 2), repeat_heads(first(x.v), 2), {.mask = causal()});
+              });
+}
+
+// Keys in two parts, merged by their log-sum-exps, are the whole; also backwards.
+TEST(AttentionIdentity, PartsMergeByLogSumExp) {
+  expect_same([](const Leaves& x) { return attend(x, {}); },
+              [](const Leaves& x) {
+                auto part = [&](int64_t begin, int64_t end) {
+                  return attention_with_lse(x.q, slice(x.k, 2, begin, end), slice(x.v, 2, begin, end));
+                };
+                AttentionResult a = part(0, 31), b = part(31, 70);
+                Tensor both = stack(std::vector<Tensor>{a.lse, b.lse}, -1), total = logsumexp(both, -1);
+                return a.out * unsqueeze(exp(a.lse - total), 3) + b.out * unsqueeze(exp(b.lse - total), 3);
+              });
+}
+
+// Σ_j dS_ij is the gradient of a bias on the query: dL for a softmax, 0 without it.
+TEST(AttentionIdentity, RowsOfScoreGradientsSumToTheGradientOfTheLogSumExp) {
+  Leaves x;
+  Tensor b = requires_grad(zeros({2, 2, 70, 1}));
+  AttentionResult r = attention_with_lse(x.q, x.k, x.v, {.score = bias(b)});
+  manual_seed(3);
+  Tensor dlse = normal(r.lse.shape);
+  backward(sum(r.out * normal(r.out.shape)) + sum(r.lse * dlse));
+  EXPECT_LE(difference(squeeze(gradient(b), 3), dlse), kTolerance * 10);
+}
+
+TEST(Attention, RowsWithoutKeys) {
+  Tokens padding;
+  padding.shape = {2, 70};
+  for (int64_t i = 0; i < 140; ++i) padding.ids.push_back(i >= 70);  // the second batch entry whole
+  for (const AttentionVariant& variant : attention_variants()) {
+    if (variant.name.starts_with("talking")) continue;  // same, below
+    SCOPED_TRACE(variant.name);
+    AttentionSetting s{"", {.queries = 70, .keys = 70}, [&](const AttentionSizes&) { return key_padding(padding); }};
+    AttentionCase c = make_case(variant, s.sizes);
+    for (Tensor t : {c.k.detach(), c.v.detach()}) t.set({1, 0, 3, 0}, kNan);
+    AttentionResult r;
+    backward(attention_objective(variant, s, c, false, &r));
+    for (Real y : select(r.out, 0, 1).to_vector()) ASSERT_EQ(y, 0);
+    for (Real g : select(gradient(c.q), 0, 1).to_vector()) ASSERT_EQ(g, 0);
+    for (Real g : select(gradient(c.v), 0, 1).to_vector()) ASSERT_EQ(g, 0);
+    bool sink = bool(options_of(variant, s, c).normalizer.sink);
+    for (Real l : select(r.lse, 0, 1).to_vector()) {
+      if (variant.has_lse) {
+        ASSERT_TRUE(sink ? std::isfinite(l) : l == -kInf);
+      }
+    }
+  }
+}
+
+// A NaN in a query reaches its own row; in a key, the rows that read it.
+TEST(Attention, NanReachesTheRowsThatReadIt) {
+  for (bool in_key : {false, true}) {
+    Leaves x;
+    Tensor t = (in_key ? x.k : x.q).detach();
+    t.set({0, 0, 40, 2}, kNan);
+    Tensor y = attend(x, {.mask = causal()});
+    for (int64_t i = 0; i < 70; ++i) {
+      EXPECT_EQ(std::isnan(y.at({0, 0, i, 0})), in_key ? i >= 40 : i == 40) << i;
+      EXPECT_FALSE(std::isnan(y.at({0, 1, i, 0})));
+    }
+    backward(sum(y));
+    for (int64_t i = 0; i < 70; ++i) {
+      EXPECT_EQ(std::isnan(gradient(x.q).at({0, 0, i, 0})), in_key ? i >= 40 : i == 40) << i;
+      // keys that the spoilt rows read
+      EXPECT_EQ(std::isnan(gradient(x.k).at({0, 0, i, 0})), in_key || i <= 40) << i;
+    }
+  }
+}
+
+TEST(Attention, ExtremeScores) {
+  for (const char* name : {"plain", "sink", "signed", "softcap", "alibi", "top-k", "entmax", "stick-breaking"}) {
+    auto found = std::ranges::find_if(attention_variants(), [&](const AttentionVariant& v) { return v.name == name; });
+    ASSERT_NE(found, attention_variants().end()) << name;
+    AttentionSetting s{"", {.queries = 70, .keys = 90}, [](const AttentionSizes&) { return causal(); }};
+    AttentionCase c = make_case(*found, s.sizes);
+    for (Tensor t : {c.q.detach(), c.k.detach()}) copy_into(t, (t * 100).detach());  // scores of ±1e4
+    AttentionResult r;
+    backward(attention_objective(*found, s, c, false, &r));
+    for (Real y : r.out.to_vector()) ASSERT_TRUE(std::isfinite(y)) << name;
+    for (const Tensor& x : c.inputs()) {
+      for (Real g : gradient(x).to_vector()) ASSERT_TRUE(std::isfinite(g)) << name;
+    }
+  }
+}
+
+// Peak memory of forward and backward, beyond what there was.
+int64_t working_memory(const AttentionVariant& variant, int64_t n) {
+  AttentionSetting s{"",
+                     {.batch = 1, .heads = 2, .kv_heads = 2, .queries = n, .keys = n, .dim = 8, .value_dim = 8},
+                     [](const AttentionSizes&) { return causal(); }};
+  AttentionCase c = make_case(variant, s.sizes);
+  Tensor dy = ones(c.q.shape);
+  backward(attention(c.q, c.k, c.v, options_of(variant, s, c)), dy);  // what threads keep is there from now on
+  AttentionOptions o = options_of(variant, s, c);
+  release_cached_memory();
+  int64_t before = memory_stats().in_use;
+  reset_peak_memory();
+  backward(attention(c.q, c.k, c.v, o), dy);
+  return memory_stats().peak - before;
+}
+
+TEST(Attention, MemoryIsLinear) {
+  int saved = threads();
+  set_threads(1);  // each thread keeps memory for its largest task so far, which differs from run to run
+  for (const AttentionVariant& variant : attention_variants()) {
+    std::vector<Shape> tables = variant.tables({.queries = 1000, .keys = 1000});
+    bool quadratic = std::ranges::any_of(tables, [](const Shape& t) { return t.numel() >= 1000 * 1000; });
+    if (quadratic) continue;  // a bias for each query and key is as large as it is
+    SCOPED_TRACE(variant.name);
+    int64_t small = working_memory(variant, 1024), large = working_memory(variant, 2048);
+    EXPECT_LE(double(large), 2.2 * double(small)) << small << " and " << large << " bytes";
+    EXPECT_LT(large, 2 * 2048 * 2048 * int64_t(sizeof(Real)));
+  }
+  set_threads(saved);
+}
+
+TEST(Attention, WeightsAreThoseOfTheDenseTwin) {
+  Leaves x(70, 90);
+  Tensor sink = from_values({2}, {0.5, -1});
+  const AttentionOptions cases[] = {{.mask = causal()},
+                                    {.mask = window(9), .score = softcap(2) | alibi(ones({2}))},
+                                    {.normalizer = softmax_with_sink(sink)},
+                                    {.normalizer = signed_softmax()},
+                                    {.normalizer = sigmoid_weights()},
+                                    {.normalizer = relu_ratio(2)}};
+  for (const AttentionOptions& o : cases) {
+    Tensor weights = attention_weights(x.q, x.k, o);
+    Tensor from_identity = attention_dense(x.q, x.k, expand(eye(90), {2, 2, 90, 90}), o);
+    EXPECT_LE(difference(weights, from_identity), kTolerance);
+    EXPECT_LE(difference(attention_weights(x.q, x.k, o, true), mean(from_identity, {1})), kTolerance);
+  }
+  EXPECT_THROW(attention_weights(x.q, x.k, {.normalizer = top_k(3)}), Error);
+}
+
+TEST(Attention, DropoutIsThatOfThePositions) {
+  const int64_t n = 2000;
+  WeightDropout dropout{0.3, 9, 4};
+  Tensor q = zeros({1, 1, 3, 4}), k = zeros({1, 1, n, 4}), v = ones({1, 1, n, 1});
+  Tensor kept = attention(q, k, v, {.dropout_state = dropout});
+  for (Real y : kept.to_vector()) EXPECT_NEAR(y, 1, 0.05);  // the mean over many keys
+  // the counter of the specification, entry by entry
+  Tensor weights = attention_dense(q, k, expand(eye(n), {1, 1, n, n}), {.dropout_state = dropout});
+  for (int64_t j : {0, 1, 2, 3, 4, 777, 1999}) {
+    for (int64_t i = 0; i < 3; ++i) {
+      auto word = philox({uint32_t(j / 4), uint32_t(i + n - 3), 0, 4}, 9)[size_t(j % 4)];
+      EXPECT_EQ(weights.at({0, 0, i, j}) == 0, word < uint64_t(0.3 * 0x1p32));
+    }
+  }
+  for (Real y : attention(q, k, v, {.dropout = 1}).to_vector()) EXPECT_EQ(y, 0);
+  manual_seed(1);
+  Tensor a = attention(q, k, v, {.dropout = 0.5}), b = attention(q, k, v, {.dropout = 0.5});
+  EXPECT_NE(a.to_vector(), b.to_vector());  // each call draws its own
+}
+
+TEST(Attention, ExplainsItself) {
+  AttentionPlan plan = explain({1, 2, 256, 8}, {1, 1, 256, 8}, {1, 1, 256, 8}, {.mask = causal()});
+  EXPECT_EQ(plan.tiles, 32);
+  EXPECT_EQ(plan.full, 12);
+  EXPECT_EQ(plan.partial, 8);
+  EXPECT_EQ(plan.skipped, 12);
+  EXPECT_EQ(plan.kernel, "tiles");
+  EXPECT_EQ(explain({1, 2, 256, 8}, {1, 1, 256, 8}, {1, 1, 256, 8}, {.normalizer = entmax(1.5)}).kernel,
+            "blocks of rows");
+  EXPECT_NE(to_string(plan).find("12 full"), std::string::npos);
+}
+
+std::string error_of(const std::function<void()>& f) {
+  try {
+    f();
+  } catch (const Error& error) {
+    return error.what();
+  }
+  return "";
+}
+
+TEST(Attention, SaysWhatDoesNotFit) {
+  Leaves x;
+  auto expect = [&](const AttentionOptions& o, const std::string& part) {
+    std::string text = error_of([&] { attend(x, o); });
+    EXPECT_NE(text.find(part), std::string::npos) << text;
+    EXPECT_NE(error_of([&] { attention_dense(x.q, x.k, x.v, o); }), "");
+  };
+  expect({.score = alibi(ones({3}))}, "alibi");
+  expect({.score = relative_bias(ones({2, 70}))}, "distance");
+  expect({.score = bias(ones({3, 70, 70}))}, "broadcast");
+  expect({.score = forget_gate(ones({2, 2, 71}))}, "forget");
+  expect({.normalizer = softmax_with_sink(ones({5}))}, "sink (H)");
+  expect({.normalizer = talking_heads(ones({2, 2}), ones({2, 3}))}, "(H, H)");
+  expect({.normalizer = contextual_positions(ones({2, 2, 70, 1}))}, "contextual");
+  expect({.dropout = 1.5}, "probability");
+  expect({.relative_values = ones({4, 8})}, "(2C + 1, Dv)");
+  expect({.relative_keys = ones({2, 139, 8})}, "go together");
+  Score outside = score_modifier([](auto s, At at, auto t) { return s + t[at.key]; }, ones({69}));
+  expect({.score = outside}, "outside of its shape");
+  Score twice = score_modifier([](auto s, At at, auto t) { return s + t[at.head] + t[0]; }, ones({2}));
+  expect({.score = twice}, "twice");
+  Score indices = score_modifier([](auto s, At at, auto t) { return s + t(at.head, 0); }, ones({2}));
+  expect({.score = indices}, "number of indices");
+  EXPECT_THROW(attention(x.q, slice(x.k, 2, 0, 3), x.v), Error);
+  EXPECT_THROW(attention(x.q, slice(x.k, 3, 0, 3), x.v), Error);
+  EXPECT_THROW(attention(slice(x.q, 1, 0, 1), x.k, x.v), Error);
+  EXPECT_THROW(attention(select(x.q, 0, 0), x.k, x.v), Error);
+}
+
+// Every function that a modifier may use, against differences; each takes the score and a captured number.
+TEST(Score, FunctionsHaveTheirDerivatives) {
+  if (!kDouble) GTEST_SKIP() << "needs double";
+  Tensor t = requires_grad(from_values({1}, {1.3}));
+  auto check_one = [&](const char* name, auto f) {
+    Leaves x(5, 6);
+    GradCheckResult r = grad_check(
+        [&](const std::vector<Tensor>& in) {
+          return attention(in[0], in[1], in[2], {.score = score_modifier(f, in[3])});
+        },
+        {x.q, x.k, x.v, t}, {.step = 1e-4});
+    EXPECT_TRUE(r.ok) << name << ": " << r.message;
+  };
+  check_one("exp, −", [](auto s, At, auto a) { return exp(s - a[0]); });
+  check_one("log, +", [](auto s, At, auto a) { return log(s * s + a[0]); });
+  check_one("tanh, ÷", [](auto s, At, auto a) { return tanh(s / a[0]); });
+  check_one("sqrt", [](auto s, At, auto a) { return sqrt(a[0] + s * s); });
+  check_one("abs", [](auto s, At, auto a) { return abs(s) * a[0]; });
+  check_one("pow by a number", [](auto s, At, auto a) { return pow(s * s + 1, 1.7) * a[0]; });
+  check_one("pow by a dual", [](auto s, At, auto a) { return pow(s * s + 1, a[0]); });
+  check_one("sigmoid", [](auto s, At, auto a) { return sigmoid(s * a[0]); });
+  check_one("softplus", [](auto s, At, auto a) { return softplus(s * a[0]); });
+  check_one("min, max of numbers", [](auto s, At, auto a) { return min(s, 0.3) + max(-s, -0.2) * a[0]; });
+  check_one("branch", [](auto s, At, auto a) { return s > 0.1 ? s * a[0] : -s; });
+  check_one("negation, compound", [](auto s, At, auto a) {
+    auto y = -s;
+    y += 2;
+    y *= a[0];
+    y -= s;
+    return 1 - y;
+  });
+}
+
+// A table that a branch leaves alone gets nothing there.
+TEST(Score, SkippedReadsAddNothing) {
+  Leaves x(6, 6);
+  Tensor t = requires_grad(ones({6}));
+  Score odd = score_modifier([](auto s, At at, auto a) { return at.key % 2 ? s + a[at.key] : s; }, t);
+  backward(sum(attend(x, {.score = odd}) * normal({2, 2, 6, 8})));
+  for (int64_t j = 0; j < 6; ++j) EXPECT_EQ(gradient(t).at({j}) == 0, j % 2 == 0);
+}
+
+TEST(Score, T5BucketsAreThoseOfThePaper) {
+  EXPECT_EQ(t5_bucket(0, 32, 128, true), 0);
+  EXPECT_EQ(t5_bucket(-7, 32, 128, true), 7);
+  EXPECT_EQ(t5_bucket(7, 32, 128, true), 16 + 7);
+  EXPECT_EQ(t5_bucket(-8, 32, 128, true), 8);
+  EXPECT_EQ(t5_bucket(-1000, 32, 128, true), 15);
+  EXPECT_EQ(t5_bucket(1000, 32, 128, true), 31);
+  EXPECT_EQ(t5_bucket(5, 32, 128, false), 0);
+  EXPECT_EQ(t5_bucket(-15, 32, 128, false), 15);
+  EXPECT_EQ(t5_bucket(-127, 32, 128, false), 31);
+}
+
+}  // namespace
+}  // namespace rapt
