@@ -18,6 +18,8 @@
 #include "nn/attention/latent.h"
 #include "nn/attention/multi_head.h"
 #include "nn/attention/recurrent.h"
+#include "nn/attention/relative.h"
+#include "nn/attention/sparse.h"
 #include "nn/gpt.h"
 #include "nn/layers.h"
 #include "nn/linear.h"

@@ -27,7 +27,7 @@ struct TrainArguments {
   CLI::Option* resume_option = nullptr;
   int64_t stop_at = 0;
   int threads = 0;
-  bool list_attention = false;
+  bool list_attention = false, list_specs = false;
 };
 
 bool holds_run(const fs::path& folder) {
@@ -115,6 +115,10 @@ int train(TrainArguments& a) {
     fmt::print("{}", describe_attention_words());
     return kDone;
   }
+  if (a.list_specs) {
+    for (const std::string& spec : example_specs()) fmt::print("{}\n", spec);
+    return kDone;
+  }
   // --resume takes an optional folder, so a text behind it lands there
   if (a.text.empty() && fs::is_regular_file(a.resume)) std::swap(a.text, a.resume);
   if (a.threads > 0) set_threads(a.threads);
@@ -145,6 +149,8 @@ Command train_command(CLI::App& program) {
   };
   visit_fields(add_flag, a.config);
   app->add_flag("--list-attention", a.list_attention, "explain the words of --attention, and stop");
+  app->add_flag("--list-attention-specs", a.list_specs,
+                "one specification for each of the words, a line each; and stop");
   app->add_option("--threads", a.threads, "threads to compute with (results do not depend on it)")
       ->check(CLI::PositiveNumber)
       ->default_str("all cores");
