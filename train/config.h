@@ -17,7 +17,7 @@ struct RunConfig {
   int64_t heads = 6;
   int64_t dim = 96;
   int64_t context = 128;
-  std::string attention = "mha";
+  std::string attention = "mha+rope+qk-norm";
   std::string position = "auto";
   std::string norm = "layer";
   std::string mlp = "gelu";
@@ -26,7 +26,7 @@ struct RunConfig {
 
   int64_t batch = 12;
   int64_t accumulate = 1;
-  int64_t steps = 3400;
+  int64_t steps = 2800;
   std::string optimizer = "muon";
   double lr = 0;       ///< 0: what suits the optimizer, see resolved()
   double min_lr = -1;  ///< −1: a hundredth of lr

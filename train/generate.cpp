@@ -54,8 +54,9 @@ void generate(const Gpt& model, std::span<const int32_t> prompt, const SamplingO
     int64_t fresh = int64_t(seen.size()) - cached;
     if (cache.empty() || cache.front().room() < fresh) {
       cache = model.make_cache();
-      // begin with all that fits, and later with half of it, so that this happens once in context / 2 tokens
-      int64_t most = cached == 0 ? context : std::max<int64_t>(1, context / 2);
+      // begin with all that fits, and later with most of it: a model that forgets loses its thread, and running over
+      // the whole text again for an eighth of the context costs little beside what comes after it
+      int64_t most = cached == 0 ? context : std::max<int64_t>(1, context - std::max<int64_t>(1, context / 8));
       fresh = std::min<int64_t>(int64_t(seen.size()), most);
     }
     std::vector<int32_t> ids(seen.end() - fresh, seen.end());
