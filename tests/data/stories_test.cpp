@@ -220,12 +220,10 @@ TEST(Stories, EntropyOfARange) {
 
 TEST(Reader, AgreesWithTheWriter) {
   Reader reader;
-  double nats = 0;
   for (size_t i = 0; i < 300; ++i) {
     double story = 0;
     for (char c : text_of(corpus(), corpus().stories[i])) story += reader.read(c);
     ASSERT_NEAR(story, corpus().stories[i].nats, 1e-9);
-    nats += story;
   }
   EXPECT_TRUE(std::isinf(reader.read('#')));
   EXPECT_THROW(Reader('#'), Error);
