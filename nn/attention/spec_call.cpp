@@ -202,7 +202,8 @@ void check_recurrence(const std::string& spec, const SpecCall& c) {
   if (c.recurrence.empty()) return;
   const AttentionOptions& o = c.options;
   bool plain = o.score.empty() && o.normalizer.kind == Normalizer::Kind::softmax && !o.normalizer.sink &&
-               !o.relative_keys && !o.relative_values && o.dropout == 0 && (o.mask.everything() || o.mask.name() == "causal");
+               !o.relative_keys && !o.relative_values && o.dropout == 0 &&
+               (o.mask.everything() || o.mask.name() == "causal");
   check<UsageError>(plain,
                     "attention \"{}\": {} is a recurrence without scores or weights; it goes with rope, scale and "
                     "causal alone",
