@@ -13,6 +13,10 @@ void check_options(const char* op, const AttentionOptions& o, const AttentionPro
   if (o.normalizer.rows) o.normalizer.rows->check_shape(s);
   if (o.normalizer.sink) {
     const Tensor& sink = o.normalizer.sink;
+    bool exponential =
+        o.normalizer.kind == Normalizer::Kind::softmax || o.normalizer.kind == Normalizer::Kind::signed_softmax;
+    check(exponential, "{}: the normaliser {} has no place for a sink; a softmax and a signed softmax have", op,
+          o.normalizer.name());
     check(sink.shape == Shape{p.heads}, "{}: expected sink (H) = ({}), got {}", op, p.heads, sink.shape);
   }
   if (o.relative_queries || o.relative_keys) {

@@ -1,5 +1,7 @@
 #include "grouped_query.h"
 
+#include "heads.h"
+
 namespace rapt::inline RAPT_ABI {
 
 namespace {
@@ -57,8 +59,7 @@ Tensor GroupedQueryAttention::finish(AttentionState& state) const {
   for (const auto& part : parts) part->add_options(state);
   Tensor y = attention(state.q, state.k, state.v, state.options);
   for (const auto& part : parts) y = part->after(y, state);
-  const Shape& s = y.shape;  // (B, H, N, D)
-  return drop(proj(reshape(transpose(y, 1, 2), {s[0], s[2], s[1] * s[3]})));
+  return drop(proj(merge_heads(y)));
 }
 
 Tensor GroupedQueryAttention::operator()(const Tensor& x) const {

@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "../../core/random.h"
+#include "heads.h"
 
 namespace rapt::inline RAPT_ABI {
 
@@ -24,15 +25,6 @@ int64_t checked_shared(int64_t heads, int64_t shared) {
 
 LinearOptions projection(const RecurrentOptions& o) { return {o.bias, o.qkv_deviation}; }
 LinearOptions numbers(const RecurrentOptions& o, bool bias = false) { return {bias, o.qkv_deviation}; }
-
-// (B, N, H·D) → (B, H, N, D)
-Tensor split_heads(const Tensor& x, int64_t heads) {
-  return transpose(reshape(x, {x.shape[0], x.shape[1], heads, x.shape[2] / heads}), 1, 2);
-}
-// (B, H, N, D) → (B, N, H·D)
-Tensor merge_heads(const Tensor& y) {
-  return reshape(transpose(y, 1, 2), {y.shape[0], y.shape[2], y.shape[1] * y.shape[3]});
-}
 
 // Rows of length 1: x / √(Σ x² + 1e−6)
 Tensor of_length_one(const Tensor& x) {

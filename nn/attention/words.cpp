@@ -225,10 +225,10 @@ struct PlainWord {
   bool normalizer = false;
 };
 constexpr PlainWord kPlain[] = {
-    {"window:256", "reads the last 256 positions"},
+    {"window:256", "reads its own position and the 256 before it"},
     {"chunked:256", "reads its own chunk of 256 positions"},
     {"dilated:2", "reads every second position"},
-    {"longformer:256,4", "reads the last 256 positions and the first 4"},
+    {"longformer:256,4", "the same, and the first 4 positions"},
     {"scale:0.125", "of q k, instead of 1/sqrt(D)"},
     {"softcap:30", "30 tanh(s / 30)"},
     {"drop:0.1", "drops weights while training"},
@@ -354,7 +354,7 @@ std::vector<std::string> example_specs() {
     else if (name == "head-dim")
       all.emplace_back("mha+head-dim:8");
     else
-      all.push_back("mha+" + (name == "rope" ? name : name == "performer" ? name : std::string(w.usage)));
+      all.push_back("mha+" + (name == "rope" ? name : std::string(w.usage)));
   }
   for (const PlainWord& w : kPlain) all.push_back(std::string("mha+") + w.usage);
   return all;

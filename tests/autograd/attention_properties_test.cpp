@@ -313,6 +313,9 @@ TEST(Attention, SaysWhatDoesNotFit) {
   expect({.score = bias(ones({3, 70, 70}))}, "broadcast");
   expect({.score = forget_gate(ones({2, 2, 71}))}, "forget");
   expect({.normalizer = softmax_with_sink(ones({5}))}, "sink (H)");
+  Normalizer sinking = relu_ratio(1);
+  sinking.sink = ones({2});
+  expect({.normalizer = sinking}, "no place for a sink");
   expect({.normalizer = talking_heads(ones({2, 2}), ones({2, 3}))}, "(H, H)");
   expect({.normalizer = contextual_positions(ones({2, 2, 70, 1}))}, "contextual");
   expect({.dropout = 1.5}, "probability");

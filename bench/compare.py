@@ -1,0 +1,249 @@
+#!/usr/bin/env python3
+"""Times rapt's work (rapt_work, see bench/work.cpp), and the same in PyTorch, alternately.
+
+usage: compare.py RAPT_WORK [--peers PYTHON] [--text FILE --rapt PROGRAM] [--only TEXT] [--rounds N] [--json FILE]
+                  [--write docs/performance.md]
+
+All programs of a row are started, and then take turns of about half a second (A B C A B C …), so that whatever else
+the machine does meets them all. Of each the least time and the median count. --text adds nanoGPT's recipe from start
+to end. --write replaces what stands between the marks in that file.
+"""
+import argparse
+import datetime
+import json
+import os
+import platform
+import re
+import subprocess
+import sys
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+TORCH = os.path.join(HERE, "peers", "torch_work.py")
+EAGER, COMPILED = "eager", "compile"
+STEP = {EAGER: [], COMPILED: ["--compile"]}
+ONE = {EAGER: []}
+LAYER = {"attention in one": [], "nn.MultiheadAttention": ["--module"], "list of heads": ["--wrapper"]}
+# name, arguments, the peers' options
+ROWS = [
+    ("step, 4 layers, dim 128, context 64, batch 12, vocabulary 65", "step 4 4 128 64 12 65", STEP),
+    ("step, 6 layers, dim 384, context 256, batch 8, vocabulary 65", "step 6 6 384 256 8 65", STEP),
+    ("step, GPT-2 124M, context 64, batch 4, vocabulary 50304", "step 12 12 768 64 4 50304", STEP),
+    ("causal attention (12, 4, 64, 32)", "attention 12 4 64 32", ONE),
+    ("causal attention (8, 6, 256, 64)", "attention 8 6 256 64", ONE),
+    ("causal attention (1, 12, 1024, 64)", "attention 1 12 1024 64", ONE),
+    ("causal attention (1, 12, 4096, 64)", "attention 1 12 4096 64", ONE),
+    ("layer of attention, batch 8, length 1024, dim 768, 12 heads", "layer 8 1024 768 12", LAYER),
+]
+VARIANTS = ["alibi", "t5", "softcap", "dropout", "window"]  # against rapt's own plain causal attention
+GROWTH = [  # rapt alone: what doubling does
+    ("step, as the first row", "step 4 4 128 64 12 65"),
+    ("… twice the layers", "step 8 4 128 64 12 65"),
+    ("… twice the batch", "step 4 4 128 64 24 65"),
+    ("… twice the context", "step 4 4 128 128 12 65"),
+    ("… twice the vocabulary", "step 4 4 128 64 12 130"),
+]
+
+
+class Worker:
+    """A program that repeats its work when it reads a number."""
+
+    def __init__(self, command):
+        self.command = command
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.facts = self.read()
+        self.least, self.medians, self.peak = {}, {}, 0.0
+
+    def read(self):
+        line = self.process.stdout.readline()
+        if not line:
+            raise SystemExit(f"compare: failed: {' '.join(self.command)}")
+        return json.loads(line)
+
+    def ask(self, n):
+        self.process.stdin.write(f"{n}\n")
+        self.process.stdin.flush()
+        answer = self.read()
+        self.peak = answer.pop("peak")
+        return answer
+
+    def turn(self, n):
+        for part, (least, median) in self.ask(n).items():
+            self.least[part] = min(least, self.least.get(part, least))
+            self.medians.setdefault(part, []).append(median)
+
+    def median(self, part):
+        return sorted(self.medians[part])[len(self.medians[part]) // 2]
+
+    def end(self):
+        self.process.stdin.close()
+        self.process.wait()
+
+
+def take_turns(workers, rounds, seconds=0.5):
+    counts = []
+    for w in workers:
+        w.ask(1)
+        once = max(t for t, _ in w.ask(1).values())
+        counts.append(max(1, min(200, int(seconds / once))))
+    for _ in range(rounds):
+        for w, n in zip(workers, counts):
+            w.turn(n)
+    for w in workers:
+        w.end()
+
+
+def ms(seconds):
+    return f"{seconds * 1e3:.2f}" if seconds < 0.01 else f"{seconds * 1e3:.1f}" if seconds < 0.1 else f"{seconds * 1e3:.0f}"
+
+
+def table(head, rows):
+    if not rows:
+        return ""
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    return "\n".join(lines + ["| " + " | ".join(r) + " |" for r in rows]) + "\n"
+
+
+def processor():
+    with open("/proc/cpuinfo", encoding="utf-8") as f:
+        return re.search(r"model name\s*: (.*)", f.read()).group(1)
+
+
+def recipe(arguments, results):
+    """nanoGPT's recipe in both, once each: minutes of work."""
+    flags = ("--attention mha --position learned --layers 4 --heads 4 --dim 128 --context 64 --batch 12 --steps 2000 --optimizer adamw "
+             "--lr 1e-3 --min-lr 1e-4 --warmup 100 --beta2 0.99 --weight-decay 0.1 --clip 1 --eval-every 0 --sample-every 0")
+    folder = os.path.join(os.path.dirname(arguments.rapt_work), "recipe")
+    subprocess.run(["rm", "-rf", folder], check=True)
+    import resource, time
+    begin = time.perf_counter()
+    subprocess.run([arguments.rapt, "train", arguments.text, *flags.split(), "--out", folder], check=True,
+                   stdout=subprocess.DEVNULL)
+    seconds = time.perf_counter() - begin
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024e-6  # of the largest child so far: run this first
+    loss = json.loads(subprocess.run([arguments.rapt, "eval", folder, "--json"], check=True, capture_output=True,
+                                     text=True).stdout)["loss"]
+    mine = {"loss": loss, "seconds": seconds, "peak": peak}
+    results["recipe"] = {"rapt": mine}
+    rows = [["rapt", f"{seconds:.1f} s", f"{peak:.0f} MB", f"{loss:.4f}"]]
+    if arguments.peers:
+        peer = json.loads(subprocess.run([arguments.peers, os.path.join(HERE, "peers", "torch_recipe.py"), arguments.text],
+                                         check=True, capture_output=True, text=True).stdout)
+        results["recipe"]["peer"] = peer
+        rows.append(["PyTorch", f"{peer['seconds']:.1f} s", f"{peer['peak']:.0f} MB", f"{peer['loss']:.4f}"])
+        rows.append(["ratio", f"**{seconds / peer['seconds']:.2f}**", f"{peak / peer['peak']:.2f}", ""])
+    return table(["nanoGPT's recipe for a CPU, start to end", "time", "peak memory", "validation loss"], rows)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("rapt_work")
+    parser.add_argument("--peers", metavar="PYTHON", help="a Python that has PyTorch")
+    parser.add_argument("--text", help="adds nanoGPT's recipe on this text (tiny Shakespeare)")
+    parser.add_argument("--rapt", metavar="PROGRAM", help="the program, for --text")
+    parser.add_argument("--only", default="", help="rows whose name or arguments contain this")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--json", metavar="FILE")
+    parser.add_argument("--write", metavar="FILE")
+    arguments = parser.parse_args()
+    os.environ.setdefault("OMP_NUM_THREADS", str(os.cpu_count()))
+    results, sections = {}, []
+
+    def wanted(*names):
+        return any(arguments.only in n for n in names)
+
+    def say(text):
+        sections.append(text)
+        print(text, flush=True)
+
+    if arguments.text and wanted("recipe"):
+        say(recipe(arguments, results))
+
+    machine = Worker([arguments.rapt_work, "machine"])
+    take_turns([machine], 3)
+    peak = machine.facts["operations"] / machine.least["multiply-add"]
+    stream = machine.facts["bytes"] / machine.least["read"]
+    results["machine"] = {"processor": processor(), "threads": int(os.environ["OMP_NUM_THREADS"]),
+                          "peak_gflops": peak * 1e-9, "read_gb_per_s": stream * 1e-9, "blas": machine.facts["blas"]}
+    say(f"{processor()}, {os.environ['OMP_NUM_THREADS']} threads; {platform.freedesktop_os_release()['PRETTY_NAME']}; "
+        f"{machine.facts['blas']}; fused multiply-adds at most {peak * 1e-9:.0f} GF/s, memory read at {stream * 1e-9:.1f} GB/s; "
+        f"{datetime.date.today()}.\n")
+
+    rows, versions = [], set()
+    for name, words, peers in ROWS:
+        if not wanted(name, words):
+            continue
+        workers = {"rapt": Worker([arguments.rapt_work, *words.split()])}
+        for label, options in peers.items() if arguments.peers else ():
+            workers[label] = Worker([arguments.peers, TORCH, *options, *words.split()])
+            versions.add(workers[label].facts["version"])
+        take_turns(list(workers.values()), arguments.rounds)
+        mine = workers.pop("rapt")
+        result = {"rapt": {"least": mine.least, "peak": mine.peak}}
+        for part, least in mine.least.items():
+            line = [name if part in ("step", "forward") else "", part, f"{ms(least)} / {ms(mine.median(part))}"]
+            if workers:
+                best = min(workers.values(), key=lambda w: w.least[part])
+                label = next(k for k, w in workers.items() if w is best) if len(workers) > 1 else ""
+                line += [f"{ms(best.least[part])} / {ms(best.median(part))}" + (f" ({label})" if label else ""),
+                         f"**{least / best.least[part]:.2f}** / {mine.median(part) / best.median(part):.2f}",
+                         f"{mine.peak:.0f} / {best.peak:.0f}"]
+                for k, w in workers.items():
+                    result[k] = {"least": w.least, "peak": w.peak}
+            else:
+                line += [f"{mine.peak:.0f}"]
+            # A part of an attention is two sevenths or five sevenths of the operations.
+            operations = mine.facts["operations"] * {"forward": 2 / 7, "backward": 5 / 7}.get(part, 1)
+            if words.startswith("layer") and part == "forward":
+                operations = mine.facts["operations"] / 3
+            line += [f"{operations / least * 1e-9:.0f} ({100 * operations / least / peak:.0f} %)"]
+            if part == "step":
+                line[1] += f", {int(words.split()[4]) * int(words.split()[5]) / least / 1e3:.1f}k tokens/s"
+            rows.append(line)
+        results[words] = result
+        print(" | ".join(rows[-1]), flush=True)
+    peer_head = ["PyTorch, ms", "ratio", "MB, rapt / PyTorch"] if arguments.peers else ["MB"]
+    say(("Versions: " + ", ".join(sorted(versions)) + ". " if versions else "") +
+        "Times are the least / the median; the ratio is rapt's time to the best of PyTorch's.\n")
+    say(table(["work", "part", "rapt, ms", *peer_head, "GF/s (of the peak)"], rows))
+
+    if wanted("variant"):
+        shape = "attention 1 12 4096 64"
+        workers = {v: Worker([arguments.rapt_work, *shape.split(), v]) for v in ["plain", *VARIANTS]}
+        take_turns(list(workers.values()), arguments.rounds)
+        plain = workers["plain"]
+        rows = [[v] + [f"{ms(w.least[p])} ({w.least[p] / plain.least[p]:.2f})" for p in ("forward", "backward")]
+                for v, w in workers.items()]
+        results["variants"] = {v: w.least for v, w in workers.items()}
+        say(table(["variant of causal attention (1, 12, 4096, 64)", "forward, ms (to plain)", "backward"], rows))
+    if wanted("growth"):
+        workers = [Worker([arguments.rapt_work, *words.split()]) for _, words in GROWTH]
+        take_turns(workers, arguments.rounds)
+        rows = [[name, ms(w.least["step"]), f"{w.least['step'] / workers[0].least['step']:.2f}", f"{w.peak:.0f}"]
+                for (name, _), w in zip(GROWTH, workers)]
+        results["growth"] = {name: w.least["step"] for (name, _), w in zip(GROWTH, workers)}
+        say(table(["growth", "ms", "times the first", "MB"], rows))
+    if wanted("decode"):
+        w = Worker([arguments.rapt_work, *"decode 12 12 768 1024 50304".split()])
+        take_turns([w], arguments.rounds)
+        limit = w.facts["bytes"] / stream
+        results["decode"] = {"token": w.least["token"], "limit": limit}
+        say(table(["sampling with the cache, GPT-2 124M", "ms a token", "what reading the weights takes", "share"],
+                  [["one sequence, 512 positions in the cache", ms(w.least["token"]), ms(limit),
+                    f"{100 * limit / w.least['token']:.0f} %"]]))
+
+    if arguments.json:
+        with open(arguments.json, "w", encoding="utf-8") as f:
+            json.dump(results, f, indent=1)
+    if arguments.write:
+        with open(arguments.write, encoding="utf-8") as f:
+            text = f.read()
+        begin, end = "<!-- measured -->\n", "<!-- end of measured -->"
+        if begin not in text or end not in text:
+            raise SystemExit(f"compare: {arguments.write} has no marks '{begin.strip()}' and '{end}'")
+        before, rest = text.split(begin, 1)
+        with open(arguments.write, "w", encoding="utf-8") as f:
+            f.write(before + begin + "\n" + "\n".join(sections) + "\n" + end + rest.split(end, 1)[1])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,260 @@
+// One piece of work, repeated on request: what bench/compare.py runs alternately with the same work in other frameworks.
+//
+//   rapt_work step LAYERS HEADS DIM CONTEXT BATCH VOCABULARY    one training step: forward, backward, clip 1, AdamW
+//   rapt_work attention BATCH HEADS LENGTH DIM [VARIANT]        causal attention, forward and backward apart
+//   rapt_work layer BATCH LENGTH DIM HEADS                      a layer of causal self-attention with its projections
+//   rapt_work decode LAYERS HEADS DIM CONTEXT VOCABULARY        one token more, with the cache half full
+//   rapt_work machine                                           peak of fused multiply-adds, speed of reading memory
+//
+// Prints a line of JSON when it is ready, and one for each number n read from stdin: the least and the median seconds
+// of n repetitions of each part.
+#include <algorithm>
+#include <chrono>
+#include <fstream>
+#include <functional>
+#include <iostream>
+#include <map>
+
+#include "../core/gemm.h"
+#include "../core/random.h"
+#include "../nn/gpt.h"
+#include "../optim/adamw.h"
+#include "../optim/clip.h"
+
+namespace rapt {
+namespace {
+
+double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
+
+using Times = std::map<std::string, std::vector<double>>;
+struct Work {
+  double operations = 0;  // of all parts together, counting a multiply-add as two
+  double bytes = 0;       // that must be read at least
+  std::function<void(Times&)> repeat;
+};
+
+Tokens random_tokens(int64_t batch, int64_t length, int64_t vocabulary, uint64_t seed) {
+  std::vector<int32_t> ids;
+  for (int64_t i = 0; i < batch * length; ++i) ids.push_back(int32_t(Random{seed, 0}.below(vocabulary, uint64_t(i))));
+  return Tokens({batch, length}, ids);
+}
+
+GptConfig gpt2(int64_t layers, int64_t heads, int64_t dim, int64_t context, int64_t vocabulary) {
+  return {.vocabulary = vocabulary, .context = context, .layers = layers, .heads = heads, .dim = dim};
+}
+
+double parameters_of(const Module& m) {
+  double n = 0;
+  for (const NamedTensor& p : m.parameters()) n += double(p.tensor.numel());
+  return n;
+}
+
+Work step(const std::vector<int64_t>& a) {
+  const int64_t batch = a[4];
+  GptConfig config = gpt2(a[0], a[1], a[2], a[3], a[5]);
+  auto gpt = std::make_shared<Gpt>(config);
+  auto optimizer = std::make_shared<AdamW>(
+      gpt->parameters(), AdamWOptions{.learning_rate = 1e-3, .beta2 = 0.99, .weight_decay = 0.1});
+  Tokens x = random_tokens(batch, config.context, config.vocabulary, 1);
+  Tokens y = random_tokens(batch, config.context, config.vocabulary, 2);
+  Work w;
+  // As nanoGPT counts: 6 for each weight in a product, 12 L E T for attention, for every token.
+  double weights = parameters_of(*gpt) - double(config.context * config.dim);
+  w.operations = double(batch * config.context) *
+                 (6 * weights + 12 * double(config.layers) * double(config.dim) * double(config.context));
+  w.repeat = [=](Times& times) {
+    double begin = now();
+    backward(gpt->loss(x, y));
+    clip_gradient_norm(gpt->parameters(), 1);
+    optimizer->step();
+    optimizer->zero_gradients();
+    times["step"].push_back(now() - begin);
+  };
+  return w;
+}
+
+Work attention_work(const std::vector<int64_t>& a, const std::string& variant) {
+  const int64_t B = a[0], H = a[1], T = a[2], D = a[3];
+  AttentionOptions options;
+  options.mask = causal();
+  Tensor table;
+  if (variant == "alibi") {
+    options.score = alibi(table = requires_grad(from_values({H}, std::vector<Real>(size_t(H), Real(0.1)))));
+  } else if (variant == "t5") {
+    options.score = t5_bias(table = requires_grad(zeros({H, 32})), 128, false);
+  } else if (variant == "softcap") {
+    options.score = softcap(30);
+  } else if (variant == "dropout") {
+    options.dropout = 0.1;
+  } else if (variant == "window") {
+    options.mask = causal() & window(256);
+  } else {
+    check<UsageError>(variant == "plain", "no variant '{}'; there are plain, alibi, t5, softcap, dropout, window", variant);
+  }
+  Tensor q = requires_grad(normal({B, H, T, D})), k = requires_grad(normal({B, H, T, D})),
+         v = requires_grad(normal({B, H, T, D})), dy = normal({B, H, T, D});
+  Work w;
+  w.operations = 3.5 * 2.0 * double(B * H * T * T * D);  // half of 4 B H T² D forward, 2.5 times that backward
+  w.repeat = [=](Times& times) {
+    double t0 = now();
+    Tensor y = attention(q, k, v, options);
+    double t1 = now();
+    backward(y, dy);
+    double t2 = now();
+    times["forward"].push_back(t1 - t0);
+    times["backward"].push_back(t2 - t1);
+    for (const Tensor& x : {q, k, v, table}) {
+      if (x) set_gradient(x, {});
+    }
+  };
+  return w;
+}
+
+// The layer of a GPT, as in the table of implementations by Sebastian Raschka.
+struct Layer : Module {
+  std::unique_ptr<AttentionLayer> attention;
+  Layer(int64_t dim, int64_t heads, int64_t context)
+      : attention(child("attention", make_attention("mha", {.dim = dim, .heads = heads, .context = context}))) {}
+};
+
+Work layer(const std::vector<int64_t>& a) {
+  const int64_t B = a[0], T = a[1], E = a[2], H = a[3];
+  auto model = std::make_shared<Layer>(E, H, T);
+  Tensor x = requires_grad(normal({B, T, E})), dy = ones({B, T, E});
+  Work w;
+  w.operations = double(B * T) * (6.0 * 4 * double(E * E) + 6.0 * double(E * T));
+  w.repeat = [=](Times& times) {
+    double t0 = now();
+    Tensor y = (*model->attention)(x);
+    double t1 = now();
+    backward(y, dy);
+    double t2 = now();
+    times["forward"].push_back(t1 - t0);
+    times["forward + backward"].push_back(t2 - t0);
+    set_gradient(x, {});
+    for (const NamedTensor& p : model->parameters()) set_gradient(p.tensor, {});
+  };
+  return w;
+}
+
+Work decode(const std::vector<int64_t>& a) {
+  GptConfig config = gpt2(a[0], a[1], a[2], a[3], a[4]);
+  auto gpt = std::make_shared<Gpt>(config);
+  auto cache = std::make_shared<std::vector<KeyValueCache>>(gpt->make_cache());
+  gpt->next(random_tokens(1, config.context / 2, config.vocabulary, 1), *cache);
+  Tokens one = random_tokens(1, 1, config.vocabulary, 2);
+  Work w;
+  w.bytes = parameters_of(*gpt) * sizeof(Real);
+  w.repeat = [=](Times& times) {
+    double begin = now();
+    gpt->next(one, *cache);
+    times["token"].push_back(now() - begin);
+  };
+  return w;
+}
+
+// ---- the machine ----
+
+constexpr int kVectors = 24;  // enough to hide the latency of a multiply-add
+using Wide [[gnu::vector_size(64)]] = float;
+
+[[gnu::noinline]] float multiply_add(int64_t rounds) {
+  Wide x[kVectors] = {}, a = Wide{} + 0.999999F, b = Wide{} + 1e-7F;
+  for (int64_t i = 0; i < rounds; ++i) {
+    for (Wide& v : x) v = v * a + b;
+  }
+  float sum = 0;
+  for (Wide& v : x) sum += v[0];
+  return sum;
+}
+
+Work machine() {
+  const int64_t n = int64_t{1} << 26;  // 256 MB
+  auto numbers = std::make_shared<Tensor>(ones({n}));
+  const int64_t rounds = 1 << 20;
+  Work w;
+  w.operations = double(threads()) * double(rounds) * kVectors * 16 * 2;
+  w.bytes = double(n) * sizeof(Real);
+  w.repeat = [=](Times& times) {
+    std::vector<float> sums(size_t(threads()));
+    double t0 = now();
+    parallel_tasks(threads(), [&](int64_t i) { sums[size_t(i)] = multiply_add(rounds); });
+    double t1 = now();
+    const Real* x = numbers->data();
+    parallel_for(n, n / threads(), [&](int64_t begin, int64_t end) {
+      Wide sum[8] = {};
+      for (int64_t i = begin; i < end; i += 128) {
+        for (int j = 0; j < 8; ++j) sum[j] += *reinterpret_cast<const Wide*>(x + i + int64_t{16} * j);
+      }
+      for (Wide& v : sum) sums[size_t(begin * threads() / n)] += v[0];
+    });
+    double t2 = now();
+    check(sums[0] != 0, "machine: the loops were left out");
+    times["multiply-add"].push_back(t1 - t0);
+    times["read"].push_back(t2 - t1);
+  };
+  return w;
+}
+
+double resident_peak() {  // in MB
+  std::ifstream status("/proc/self/status");
+  for (std::string line; std::getline(status, line);) {
+    if (line.rfind("VmHWM:", 0) == 0) return std::stod(line.substr(6)) * 1024e-6;
+  }
+  return 0;
+}
+
+Work make(int count, char** words) {
+  check<UsageError>(count > 0, "expected: step | attention | layer | decode | machine, and its numbers");
+  std::string kind = words[0], variant = "plain";
+  std::vector<int64_t> numbers;
+  for (int i = 1; i < count; ++i) {
+    char* end = nullptr;
+    int64_t value = std::strtol(words[i], &end, 10);
+    if (*end) {
+      variant = words[i];
+    } else {
+      check<UsageError>(value > 0, "{}: numbers must be positive, got {}", kind, value);
+      numbers.push_back(value);
+    }
+  }
+  std::map<std::string, size_t> needed{{"step", 6}, {"attention", 4}, {"layer", 4}, {"decode", 5}, {"machine", 0}};
+  check<UsageError>(needed.count(kind), "no work called '{}'", kind);
+  check<UsageError>(numbers.size() == needed[kind], "{} takes {} numbers, got {}", kind, needed[kind], numbers.size());
+  manual_seed(1);
+  if (kind == "step") return step(numbers);
+  if (kind == "attention") return attention_work(numbers, variant);
+  if (kind == "layer") return layer(numbers);
+  if (kind == "decode") return decode(numbers);
+  return machine();
+}
+
+void run(int count, char** words) {
+  Work work = make(count, words);
+  fmt::print("{{\"ready\": true, \"operations\": {:.0f}, \"bytes\": {:.0f}, \"blas\": \"{}\"}}\n", work.operations,
+             work.bytes, blas_description());
+  std::fflush(stdout);
+  for (int64_t n = 0; std::cin >> n;) {
+    Times times;
+    for (int64_t i = 0; i < n; ++i) work.repeat(times);
+    std::string parts;
+    for (auto& [name, t] : times) {
+      std::sort(t.begin(), t.end());
+      parts += fmt::format("\"{}\": [{:.9f}, {:.9f}], ", name, t[0], t[t.size() / 2]);
+    }
+    fmt::print("{{{}\"peak\": {:.1f}}}\n", parts, resident_peak());
+    std::fflush(stdout);
+  }
+}
+
+}  // namespace
+}  // namespace rapt
+
+int main(int argc, char** argv) {
+  try {
+    rapt::run(argc - 1, argv + 1);
+  } catch (const std::exception& error) {
+    fmt::print(stderr, "rapt_work: {}\n", error.what());
+    return 2;
+  }
+}
