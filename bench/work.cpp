@@ -1,4 +1,5 @@
-// One piece of work, repeated on request: what bench/compare.py runs alternately with the same work in other frameworks.
+// One piece of work, repeated on request: what bench/compare.py runs alternately with the same work in other
+// frameworks.
 //
 //   rapt_work step LAYERS HEADS DIM CONTEXT BATCH VOCABULARY    one training step: forward, backward, clip 1, AdamW
 //   rapt_work attention BATCH HEADS LENGTH DIM [VARIANT]        causal attention, forward and backward apart
@@ -16,6 +17,7 @@
 #include <map>
 
 #include "../core/gemm.h"
+#include "../core/parallel.h"
 #include "../core/random.h"
 #include "../nn/gpt.h"
 #include "../optim/adamw.h"
@@ -53,8 +55,8 @@ Work step(const std::vector<int64_t>& a) {
   const int64_t batch = a[4];
   GptConfig config = gpt2(a[0], a[1], a[2], a[3], a[5]);
   auto gpt = std::make_shared<Gpt>(config);
-  auto optimizer = std::make_shared<AdamW>(
-      gpt->parameters(), AdamWOptions{.learning_rate = 1e-3, .beta2 = 0.99, .weight_decay = 0.1});
+  auto optimizer = std::make_shared<AdamW>(gpt->parameters(),
+                                           AdamWConfig{.learning_rate = 1e-3, .beta2 = 0.99, .weight_decay = 0.1});
   Tokens x = random_tokens(batch, config.context, config.vocabulary, 1);
   Tokens y = random_tokens(batch, config.context, config.vocabulary, 2);
   Work w;
@@ -89,7 +91,8 @@ Work attention_work(const std::vector<int64_t>& a, const std::string& variant) {
   } else if (variant == "window") {
     options.mask = causal() & window(256);
   } else {
-    check<UsageError>(variant == "plain", "no variant '{}'; there are plain, alibi, t5, softcap, dropout, window", variant);
+    check<UsageError>(variant == "plain", "no variant '{}'; there are plain, alibi, t5, softcap, dropout, window",
+                      variant);
   }
   Tensor q = requires_grad(normal({B, H, T, D})), k = requires_grad(normal({B, H, T, D})),
          v = requires_grad(normal({B, H, T, D})), dy = normal({B, H, T, D});
@@ -173,20 +176,21 @@ Work machine() {
   auto numbers = std::make_shared<Tensor>(ones({n}));
   const int64_t rounds = 1 << 20;
   Work w;
-  w.operations = double(threads()) * double(rounds) * kVectors * 16 * 2;
+  const int64_t workers = threads();
+  w.operations = double(workers) * double(rounds) * kVectors * 16 * 2;
   w.bytes = double(n) * sizeof(Real);
   w.repeat = [=](Times& times) {
-    std::vector<float> sums(size_t(threads()));
+    std::vector<float> sums(size_t(workers), 0.0F);
     double t0 = now();
-    parallel_tasks(threads(), [&](int64_t i) { sums[size_t(i)] = multiply_add(rounds); });
+    parallel_tasks(workers, [&](int64_t i) { sums[size_t(i)] = multiply_add(rounds); });
     double t1 = now();
     const Real* x = numbers->data();
-    parallel_for(n, n / threads(), [&](int64_t begin, int64_t end) {
+    parallel_for(n, n / workers, [&](int64_t begin, int64_t end) {
       Wide sum[8] = {};
       for (int64_t i = begin; i < end; i += 128) {
         for (int j = 0; j < 8; ++j) sum[j] += *reinterpret_cast<const Wide*>(x + i + int64_t{16} * j);
       }
-      for (Wide& v : sum) sums[size_t(begin * threads() / n)] += v[0];
+      for (Wide& v : sum) sums[size_t(begin * workers / n)] += v[0];
     });
     double t2 = now();
     check(sums[0] != 0, "machine: the loops were left out");
