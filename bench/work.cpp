@@ -162,9 +162,11 @@ constexpr int kVectors = 24;  // enough to hide the latency of a multiply-add
 using Wide [[gnu::vector_size(64)]] = float;
 
 [[gnu::noinline]] float multiply_add(int64_t rounds) {
-  Wide x[kVectors] = {}, a = Wide{} + 0.999999F, b = Wide{} + 1e-7F;
+  Wide x[kVectors], a = Wide{} + 0.999999F, b = Wide{} + 1e-7F;
+  for (int j = 0; j < kVectors; ++j) x[j] = Wide{} + float(j);  // else the compiler makes one of all
   for (int64_t i = 0; i < rounds; ++i) {
-    for (Wide& v : x) v = v * a + b;
+#pragma GCC unroll 24  // in registers
+    for (int j = 0; j < kVectors; ++j) x[j] = x[j] * a + b;
   }
   float sum = 0;
   for (Wide& v : x) sum += v[0];

@@ -82,7 +82,10 @@ struct Attention {
   }
 
   std::vector<Tensor> backward(const Tensor& dy, Needs needs) const {
-    auto like = [](const Tensor& x) { return empty_heads(x.shape[0], x.shape[1], x.shape[2], x.shape[3]); };
+    // In the order of the input's memory: a leaf keeps a dense gradient without a copy.
+    auto like = [](const Tensor& x) {
+      return x.contiguous() ? empty(x.shape) : empty_heads(x.shape[0], x.shape[1], x.shape[2], x.shape[3]);
+    };
     AttentionCall c = call(inputs);
     std::vector<Tensor> gradients, dtables;
     for (size_t t = 0; t < c.tables.size(); ++t)

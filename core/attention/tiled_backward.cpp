@@ -67,20 +67,20 @@ struct Prepared {
 };
 
 // One strip: scores -> weights (dropped ones 0), and dweights dP -> gradients of the scores, P (dP − delta) for a
-// softmax. Masked scores are −∞. `factors` of the dropout, or null.
-void strip_gradients(const Normalizer& normalizer, const Prepared::Block& rows, const Real* factors, Real* strip,
-                     Real* dstrip) {
+// softmax. Masked scores are −∞. `factors` of the dropout, or null; `lanes` are used.
+void strip_gradients(const Normalizer& normalizer, const Prepared::Block& rows, const Real* factors, Lanes lanes,
+                     Real* strip, Real* dstrip) {
   alignas(64) Real weights[kTile], slopes[kTile];
   if (factors) {
     for (int64_t i = 0; i < kTile; ++i) dstrip[i] *= factors[i];
   }
   switch (normalizer.kind) {
     case Normalizer::Kind::softmax:
-      for (int64_t i = 0; i < kTile; ++i) {
+      for_lanes(lanes, [&](int64_t i) {
         Real weight = math::exp(strip[i] - rows.lse[i]);
         strip[i] = weight;
         dstrip[i] = weight == 0 ? 0 : weight * (dstrip[i] - rows.delta[i]);  // never 0 · ∞
-      }
+      });
       break;
     case Normalizer::Kind::signed_softmax:
       for (int64_t i = 0; i < kTile; ++i) {
@@ -137,13 +137,15 @@ void tile_gradients(const AttentionProblem& p, const Operands& x, const Prepared
                     int64_t b, int64_t h, const Tile& tile) {
   const AttentionOptions& options = p.options();
   const bool modified = !options.score.empty();
+  const bool whole = modified || options.relative_keys || options.relative_values;  // these read all of a strip
   if (p.call.dropout) p.call.dropout.factors(tile.strip(p, b, h, 0), p.heads, tile.nk, work.factors);
   for (int64_t j = 0; j < tile.nk; ++j) {
     Real *strip = work.scores + j * kTile, *dstrip = work.dweights + j * kTile;
     Strip at = tile.strip(p, b, h, j);
     if (modified) work.stages.apply(options, x.bound, at, strip);
     mask_strip(tile, j, strip);
-    strip_gradients(options.normalizer, rows, p.call.dropout ? work.factors + j * kTile : nullptr, strip, dstrip);
+    strip_gradients(options.normalizer, rows, p.call.dropout ? work.factors + j * kTile : nullptr,
+                    whole ? Lanes{0, kTile} : lanes_read(tile, j), strip, dstrip);
     if (modified) {
       alignas(64) uint8_t dead[kTile];  // masked or without weight: no gradient, whatever the modifiers' slopes are
       for (int64_t i = 0; i < kTile; ++i) dead[i] = dstrip[i] == 0;

@@ -29,31 +29,52 @@ struct RunningWeights {
     }
   }
 
-  // Takes in a tile of scores [key][query], masked ones −∞, and turns them into weights.
-  void add(int64_t keys, Real* scores) {
+  // Takes in a tile of scores [key][query], masked ones −∞, and turns them into weights. At the edge of a band only the
+  // entries that for_query_slices hands out are used, unless `whole`.
+  void add(const Tile& tile, bool whole, Real* scores) {
     switch (normalizer.kind) {
-      case Normalizer::Kind::softmax: return add_exponentials(keys, scores);
-      case Normalizer::Kind::signed_softmax: return add_signed(keys, scores);
-      default: return add_values(keys, scores);
+      case Normalizer::Kind::softmax: return add_exponentials(tile, whole, scores);
+      case Normalizer::Kind::signed_softmax: return add_signed(tile.nk, scores);
+      default: return add_values(tile.nk, scores);
     }
   }
 
-  void add_exponentials(int64_t keys, Real* scores) {
-    alignas(64) Real highest[kTile], part[kTile];
-    for (int64_t i = 0; i < kTile; ++i) highest[i] = max[i];
-    for (int64_t j = 0; j < keys; ++j) {
-      const Real* strip = scores + j * kTile;
-      for (int64_t i = 0; i < kTile; ++i) highest[i] = strip[i] > highest[i] ? strip[i] : highest[i];
-    }
-    raise(highest);
-    for (int64_t i = 0; i < kTile; ++i) part[i] = 0;
-    for (int64_t j = 0; j < keys; ++j) {
-      Real* strip = scores + j * kTile;
-      for (int64_t i = 0; i < kTile; ++i) {
-        strip[i] = math::exp(strip[i] - shift[i]);
-        part[i] += strip[i];
+  void add_exponentials(const Tile& tile, bool whole, Real* scores) {
+    alignas(64) Real highest[kTile], part[kTile] = {};
+    std::copy_n(max, kTile, highest);
+    auto slices = [&](auto f) {
+      if (whole || tile.inside_band())
+        return f(std::integral_constant<int64_t, kTile>(), int64_t{0}, int64_t{0}, tile.nk);
+      for_query_slices(tile, [&](int64_t i, int64_t, int64_t j, int64_t end) {
+        f(std::integral_constant<int64_t, kSlice>(), i, j, end);
+      });
+    };
+    slices([&](auto width, int64_t first, int64_t begin, int64_t end) {
+      alignas(64) Real high[width];  // in registers
+      for (int64_t i = 0; i < width; ++i) high[i] = highest[first + i];
+      for (int64_t j = begin; j < end; ++j) {
+        const Real* strip = scores + j * kTile + first;
+        for (int64_t i = 0; i < width; ++i) high[i] = strip[i] > high[i] ? strip[i] : high[i];
       }
-    }
+      for (int64_t i = 0; i < width; ++i) highest[first + i] = high[i];
+    });
+    raise(highest);
+    slices([&](auto width, int64_t first, int64_t begin, int64_t end) {
+      alignas(64) Real added[width], by[width];
+      for (int64_t i = 0; i < width; ++i) {
+        added[i] = 0;
+        by[i] = shift[first + i];
+      }
+      for (int64_t j = begin; j < end; ++j) {
+        Real* strip = scores + j * kTile + first;
+        for (int64_t i = 0; i < width; ++i) {
+          Real weight = math::exp(strip[i] - by[i]);
+          strip[i] = weight;
+          added[i] += weight;
+        }
+      }
+      for (int64_t i = 0; i < width; ++i) part[first + i] = added[i];
+    });
     for (int64_t i = 0; i < kTile; ++i) sum[i] = sum[i] * rescale[i] + part[i];
   }
 
@@ -164,7 +185,7 @@ void forward_queries(const AttentionProblem& p, const Operands& x, int64_t b, in
     tile_product(tile, p.dim, p.scale, x.k(b, kv_head, k0), x.k.row_stride, queries_t, scores);
     if (term) term.add_scores(tile, scores);
     finish_scores(p, x, b, h, tile, scores);
-    weights.add(tile.nk, scores);
+    weights.add(tile, bool(distances), scores);
     if (first) {
       if (!tile.inside_band())
         std::fill_n(sum, nq * p.value_dim, Real(0));  // slices that read no key are left out below

@@ -57,17 +57,27 @@ void mask_strip(const Tile& tile, int64_t j, Real* strip) {
 }
 
 bool all_finite(int64_t rows, int64_t columns, const Real* x, int64_t stride) {
-  constexpr int64_t kLanes = 32;
-  alignas(64) Real sums[kLanes] = {};  // x − x is 0 or NaN
-  for (int64_t r = 0; r < rows; ++r) {
+  constexpr int64_t kLanes = 16, kUnits = 4;
+  alignas(64) Real sums[kUnits][kLanes] = {};  // x − x is 0 or NaN
+  Real rest = 0;
+  int64_t r = 0;
+  // Four rows at a time: each addition waits for the one before it.
+  for (; r + kUnits <= rows; r += kUnits) {
     const Real* row = x + r * stride;
-    int64_t c = 0;
-    for (; c + kLanes <= columns; c += kLanes) {
-      for (int64_t i = 0; i < kLanes; ++i) sums[i] += row[c + i] - row[c + i];
+    for (int64_t c = 0; c + kLanes <= columns; c += kLanes) {
+      for (int64_t u = 0; u < kUnits; ++u) {
+        for (int64_t i = 0; i < kLanes; ++i) {
+          Real value = row[u * stride + c + i];
+          sums[u][i] += value - value;
+        }
+      }
     }
-    for (int64_t i = 0; i < columns - c; ++i) sums[i] += row[c + i] - row[c + i];
   }
-  return lane_sum(kLanes, [&](int64_t i) { return sums[i]; }) == 0;
+  for (int64_t i = 0, whole = columns / kLanes * kLanes; i < rows; ++i) {
+    for (int64_t c = i < r ? whole : 0; c < columns; ++c) rest += x[i * stride + c] - x[i * stride + c];
+  }
+  for (const auto& unit : sums) rest += lane_sum(kLanes, [&](int64_t i) { return unit[i]; });
+  return rest == 0;
 }
 
 void add_keys_to_queries(const Tile& tile, const Real* weights, int64_t dim, Real alpha, const Real* from,

@@ -58,6 +58,24 @@ void mask_strip(const Tile& tile, int64_t j, Real* strip);
 /// each only as far as the band lets it.
 inline constexpr int64_t kSlice = 16;
 
+/// The lanes of strip j that those products read: [begin, end), in steps of kSlice.
+struct Lanes {
+  int64_t begin, end;
+};
+inline Lanes lanes_read(const Tile& tile, int64_t j) {
+  if (tile.inside_band()) return {0, kTile};
+  int64_t first = j / kSlice * kSlice, last = std::min(first + kSlice, tile.nk) - 1;
+  return {tile.first_query(first) / kSlice * kSlice, (tile.query_end(last) + kSlice - 1) / kSlice * kSlice};
+}
+
+/// f(i) for each lane; the inner loop has a fixed length, which vectorises without a remainder.
+template <class F>
+[[gnu::always_inline]] inline void for_lanes(Lanes lanes, F f) {
+  for (int64_t i = lanes.begin; i < lanes.end; i += kSlice) {
+    for (int64_t l = 0; l < kSlice; ++l) f(i + l);
+  }
+}
+
 /// f(j, count, i, i_end): keys [j, j + count) of the tile are read by queries in [i, i_end) alone.
 template <class F>
 void for_key_slices(const Tile& tile, F f) {
