@@ -11,6 +11,10 @@
 
 #include "check.h"
 
+#ifdef __linux__
+#include <sys/mman.h>
+#endif
+
 #if defined(__SANITIZE_ADDRESS__)
 #define RAPT_POISON 1
 #elif defined(__has_feature)
@@ -39,6 +43,17 @@ int64_t size_class(int64_t elements) {
   return (n + step - 1) / step * step;
 }
 
+Real* ask_system(size_t bytes) {
+  constexpr size_t kPage = size_t{2} << 20;  // a large page: matrices of many small ones make the processor look up
+                                             // addresses more than compute
+  if (bytes < 2 * kPage) return static_cast<Real*>(std::aligned_alloc(64, bytes));
+  void* block = std::aligned_alloc(kPage, (bytes + kPage - 1) / kPage * kPage);
+#ifdef MADV_HUGEPAGE
+  if (block) madvise(block, bytes, MADV_HUGEPAGE);  // a wish; what was not granted changes no result
+#endif
+  return static_cast<Real*>(block);
+}
+
 struct Pool {
   std::mutex mutex;
   std::map<int64_t, std::vector<Real*>> free_blocks;
@@ -64,7 +79,7 @@ Storage::Storage(int64_t elements) : capacity(size_class(elements)) {
     p.stats.cached -= bytes;
     ASAN_UNPOISON_MEMORY_REGION(data, bytes);
   } else {
-    data = static_cast<Real*>(std::aligned_alloc(64, size_t(bytes)));
+    data = ask_system(size_t(bytes));
     check(data != nullptr, "tensor: out of memory asking for {} bytes ({} in use)", bytes, p.stats.in_use);
     ++p.stats.system_allocations;
   }
