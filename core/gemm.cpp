@@ -4,6 +4,7 @@
 #include <omp.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cstdio>
 #include <cstdlib>
 #include <limits>
@@ -227,6 +228,8 @@ Partition partition(int64_t m, int64_t n, int64_t k) {
   return {piece(m, down, 16), piece(n, across, kTile), piece(k, parts, 16)};
 }
 
+std::atomic<int64_t> calls, multiplications;
+
 }  // namespace
 
 void gemm_serial(bool trans_a, bool trans_b, int64_t m, int64_t n, int64_t k, Real alpha, const Real* a, int64_t lda,
@@ -244,6 +247,8 @@ void gemm(bool trans_a, bool trans_b, int64_t m, int64_t n, int64_t k, Real alph
   if (m == 0 || n == 0) return;
   if (k == 0) return scale(m, n, beta, c, ldc);
   prepare_blas();
+  calls.fetch_add(1, std::memory_order_relaxed);
+  multiplications.fetch_add(m * n * k, std::memory_order_relaxed);
   auto [rows, columns, inner] = partition(m, n, k);
   int64_t across = pieces(n, columns), blocks = pieces(m, rows) * across, parts = pieces(k, inner);
   Storage partial((parts - 1) * m * n);  // the products of the parts after the first, summed below in order
@@ -266,6 +271,8 @@ void gemm(bool trans_a, bool trans_b, int64_t m, int64_t n, int64_t k, Real alph
     }
   });
 }
+
+GemmStats gemm_stats() { return {calls, multiplications}; }
 
 std::string blas_description() {
   prepare_blas();

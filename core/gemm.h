@@ -17,6 +17,13 @@ void gemm(bool trans_a, bool trans_b, int64_t m, int64_t n, int64_t k, Real alph
 void gemm_serial(bool trans_a, bool trans_b, int64_t m, int64_t n, int64_t k, Real alpha, const Real* a, int64_t lda,
                  const Real* b, int64_t ldb, Real beta, Real* c, int64_t ldc);
 
+/// What gemm was asked for since the program began; products inside parallel tasks by gemm_serial are not counted.
+struct GemmStats {
+  int64_t calls = 0;
+  int64_t multiplications = 0;  ///< Σ m n k
+};
+GemmStats gemm_stats();
+
 /// The library behind gemm and the kernels it chose, for people: "OpenBLAS 0.3.21 with SkylakeX kernels".
 std::string blas_description();
 

@@ -22,7 +22,7 @@ void check_name(const char* flag, const std::string& value, const std::vector<st
 }  // namespace
 
 RunConfig resolved(RunConfig c) {
-  if (c.lr == 0) c.lr = c.optimizer == "muon" ? 0.03 : c.optimizer == "sgd" ? 0.1 : 1e-3;
+  if (c.lr == 0) c.lr = c.optimizer == "muon" ? 0.05 : c.optimizer == "sgd" ? 0.1 : 1e-3;
   if (c.min_lr < 0) c.min_lr = c.lr / 100;
   return c;
 }

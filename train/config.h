@@ -30,8 +30,8 @@ struct RunConfig {
   std::string optimizer = "muon";
   double lr = 0;       ///< 0: what suits the optimizer, see resolved()
   double min_lr = -1;  ///< −1: a hundredth of lr
-  int64_t warmup = 30;
-  std::string schedule = "cosine";
+  int64_t warmup = 10;
+  std::string schedule = "linear";
   double weight_decay = 0.01;
   double beta1 = 0.9;
   double beta2 = 0.95;
@@ -75,7 +75,7 @@ void visit_fields(Visit visit, Config&... c) {
   visit(F{"accumulate", "batches whose gradients are averaged before a step", false, 1}, c.accumulate...);
   visit(F{"steps", "optimizer steps", false, 1}, c.steps...);
   visit(F{"optimizer", "adamw, muon or sgd", true}, c.optimizer...);
-  visit(F{"lr", "learning rate at its peak; 0: what suits the optimizer: muon 0.03, adamw 0.001, sgd 0.1", false, 0},
+  visit(F{"lr", "learning rate at its peak; 0: what suits the optimizer: muon 0.05, adamw 0.001, sgd 0.1", false, 0},
         c.lr...);
   visit(F{"min-lr", "learning rate at the end of the schedule; -1: a hundredth of lr", false, -1}, c.min_lr...);
   visit(F{"warmup", "steps of linear warm-up", false, 0}, c.warmup...);
