@@ -156,7 +156,7 @@ void tile_gradients(const AttentionProblem& p, const Operands& x, const Prepared
 }
 
 // Gradients of keys [k0, k0 + kTile) of one kv head, from all queries that read them, and what these keys add to dq.
-// dq(h) is the first row of head h.
+// dq(h, i) is row i of head h.
 template <class DQ>
 void backward_keys(const AttentionProblem& p, const Operands& x, const Prepared& prepared, Workspace& work, int64_t b,
                    int64_t kv_head, int64_t k0, int64_t dq_stride, DQ dq) {
@@ -183,7 +183,7 @@ void backward_keys(const AttentionProblem& p, const Operands& x, const Prepared&
       tile_gradients(p, x, rows, work, b, h, tile);
 
       const Real *q = x.q(b, h, q0), *dout = x.dout(b, h, q0);
-      Real* dq_rows = dq(h) + q0 * dq_stride;
+      Real* dq_rows = dq(h, q0);
       if (tile.full() || (finite_keys && rows.finite[0] != 0 && rows.finite[1] != 0)) {
         for_key_slices(tile, [&](int64_t j, int64_t count, int64_t i, int64_t end) {
           gemm_serial(false, false, count, p.value_dim, end - i, 1, work.scores + j * kTile + i, kTile,
@@ -218,14 +218,29 @@ void backward_keys(const AttentionProblem& p, const Operands& x, const Prepared&
 // The keys are cut into chunks, so that there are enough tasks for many cores also with few heads. Each chunk sums a dq
 // of its own, over the queries that its keys can be read by; there are few, to bound the memory that takes.
 struct Chunks {
-  int64_t count, keys;
+  struct Chunk {
+    int64_t key_begin, key_end, query_begin, query_end;
+    int64_t at;  // where its sums begin, in rows of all heads
+  };
+  std::vector<Chunk> all;
+  int64_t rows = 0;  // of sums, of all chunks together
+
   explicit Chunks(const AttentionProblem& p) {
     constexpr int64_t kTasks = 64, kMost = 16;
     int64_t blocks = std::max<int64_t>(1, tiles(p.keys)), heads = std::max<int64_t>(1, p.batch * p.kv_heads);
     int64_t wanted = std::min({blocks, kMost, heads >= 16 ? 1 : (kTasks + heads - 1) / heads});
-    int64_t blocks_each = (blocks + wanted - 1) / wanted;
-    count = (blocks + blocks_each - 1) / blocks_each;
-    keys = blocks_each * kTile;
+    int64_t each = (blocks + wanted - 1) / wanted * kTile;
+    for (int64_t begin = 0; begin == 0 || begin < p.keys; begin += each) {
+      int64_t end = std::min(p.keys, begin + each), first = p.query_begin(begin) / kTile * kTile;
+      all.push_back({begin, end, first, std::max(first, p.query_end(end)), rows});
+      rows += (all.back().query_end - first) * p.batch * p.heads;
+    }
+    if (all.size() == 1) rows = 0;  // writes to dq itself
+  }
+  int64_t count() const { return int64_t(all.size()); }
+  // The sum of query `row` of a head, counted over batches.
+  static int64_t sum_row(const Chunk& c, int64_t head, int64_t row) {
+    return c.at + head * (c.query_end - c.query_begin) + row - c.query_begin;
   }
 };
 
@@ -253,11 +268,10 @@ void sink_gradient(const AttentionProblem& p, const Prepared& prepared, const Re
 BackwardCost tiled_backward_cost(const AttentionProblem& p) {
   Chunks chunks(p);
   BoundTables bound(p);
-  TableGradients gradients(p, bound, {p.batch, p.kv_heads, chunks.count}, p.call.tables);
+  TableGradients gradients(p, bound, {p.batch, p.kv_heads, chunks.count()}, p.call.tables);
   int64_t heads = p.batch * p.heads;
   int64_t rows = heads * tiles(p.queries) * kTile * (p.dim + p.value_dim + 3);
-  int64_t partial = chunks.count > 1 ? chunks.count * heads * p.queries * p.dim : 0;
-  return {gradients.groups(), (rows + partial + gradients.copies_size()) * int64_t(sizeof(Real))};
+  return {gradients.groups(), (rows + chunks.rows * p.dim + gradients.copies_size()) * int64_t(sizeof(Real))};
 }
 
 void tiled_backward(const AttentionProblem& p, const Tensor& out, const Tensor& lse, const Tensor& dout,
@@ -292,36 +306,34 @@ void tiled_backward(const AttentionProblem& p, const Tensor& out, const Tensor& 
   // One task is one chunk of keys of one kv head with the queries of its group. The first chunks have the most queries
   // under a causal mask, and go first.
   Chunks chunks(p);
-  int64_t matrix = p.queries * p.dim;
-  Storage partial(chunks.count > 1 ? chunks.count * heads * matrix : 0);
-  TableGradients gradients(p, bound, {p.batch, p.kv_heads, chunks.count}, dtables);
-  gradients.run([&](int64_t b, int64_t kv_head, int64_t chunk, const Table* tables) {
-    int64_t k_begin = chunk * chunks.keys, k_end = std::min(p.keys, k_begin + chunks.keys);
-    int64_t dq_stride = chunks.count > 1 ? p.dim : x.dq.row_stride;
-    auto head_dq = [&](int64_t h) {
-      return chunks.count > 1 ? partial.data + (chunk * heads + b * p.heads + h) * matrix : x.dq(b, h);
+  const bool direct = chunks.count() == 1;
+  Storage partial(chunks.rows * p.dim);
+  TableGradients gradients(p, bound, {p.batch, p.kv_heads, chunks.count()}, dtables);
+  gradients.run([&](int64_t b, int64_t kv_head, int64_t index, const Table* tables) {
+    const Chunks::Chunk& chunk = chunks.all[size_t(index)];
+    const int64_t dq_stride = direct ? x.dq.row_stride : p.dim;
+    auto dq_row = [&](int64_t h, int64_t row) {
+      return direct ? x.dq(b, h, row) : partial.data + Chunks::sum_row(chunk, b * p.heads + h, row) * p.dim;
     };
     Workspace work(p, bound, tables);
-    int64_t begin = chunks.count > 1 ? p.query_begin(k_begin) / kTile * kTile : 0;
-    int64_t end = chunks.count > 1 ? p.query_end(k_end) : p.queries;
     for (int64_t h = kv_head * p.group(); h < (kv_head + 1) * p.group(); ++h) {
-      for (int64_t i = begin; i < end; ++i) std::fill_n(head_dq(h) + i * dq_stride, p.dim, Real(0));
+      const int64_t begin = direct ? 0 : chunk.query_begin, end = direct ? p.queries : chunk.query_end;
+      for (int64_t i = begin; i < end; ++i) std::fill_n(dq_row(h, i), p.dim, Real(0));
     }
-    for (int64_t k0 = k_begin; k0 < k_end; k0 += kTile)
-      backward_keys(p, x, prepared, work, b, kv_head, k0, dq_stride, head_dq);
+    for (int64_t k0 = chunk.key_begin; k0 < chunk.key_end; k0 += kTile)
+      backward_keys(p, x, prepared, work, b, kv_head, k0, dq_stride, dq_row);
   });
   gradients.finish();
-  if (chunks.count == 1) return;
+  if (direct) return;
 
   parallel_tasks(heads * blocks, [&](int64_t task) {
     int64_t head = task / blocks, q0 = task % blocks * kTile;
     for (int64_t i = q0; i < std::min(p.queries, q0 + kTile); ++i) {
       Real* sum = x.dq(head / p.heads, head % p.heads, i);
       std::fill_n(sum, p.dim, Real(0));
-      for (int64_t chunk = 0; chunk < chunks.count; ++chunk) {
-        int64_t k_begin = chunk * chunks.keys;
-        if (i < p.query_begin(k_begin) || i >= p.query_end(std::min(p.keys, k_begin + chunks.keys))) continue;
-        const Real* add = partial.data + (chunk * heads + head) * matrix + i * p.dim;
+      for (const Chunks::Chunk& chunk : chunks.all) {
+        if (i < chunk.query_begin || i >= chunk.query_end) continue;
+        const Real* add = partial.data + Chunks::sum_row(chunk, head, i) * p.dim;
         for (int64_t c = 0; c < p.dim; ++c) sum[c] += add[c];
       }
     }
