@@ -11,6 +11,7 @@ to end. --write replaces what stands between the marks in that file.
 import argparse
 import datetime
 import json
+import math
 import os
 import platform
 import re
@@ -108,6 +109,47 @@ def processor():
         return re.search(r"model name\s*: (.*)", f.read()).group(1)
 
 
+LENGTHS = [1024, 2048, 4096, 8192, 16384, 32768, 65536]
+
+
+def memory_plot(arguments, results):
+    """Peak memory of causal attention, forward and backward, against the length: a picture beside --write's file."""
+    points = []
+    for length in LENGTHS:
+        w = Worker([arguments.rapt_work, *f"attention 1 1 {length} 64".split()])
+        w.turn(1)
+        w.end()
+        points.append((length, w.peak))
+        print(f"length {length}: {w.peak:.0f} MB", flush=True)
+    results["memory"] = dict(points)
+    head = ["length, 1 head of 64", *[str(t) for t, _ in points]]
+    rows = [["peak memory of the process, MB", *[f"{m:.0f}" for _, m in points]]]
+    if not arguments.write:
+        return table(head, rows)
+    width, height, left, bottom = 560, 320, 60, 40
+    x = lambda t: left + (math.log2(t) - 10) / 6 * (width - left - 20)
+    top = math.ceil(math.log2(points[-1][1]))
+    y = lambda m: height - bottom - (math.log2(m) - 3) / (top - 3) * (height - bottom - 20)
+    parts = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" font-family="sans-serif" font-size="11">',
+             f'<rect width="{width}" height="{height}" fill="white"/>']
+    for t in LENGTHS:
+        parts.append(f'<path d="M{x(t):.1f} 20V{height - bottom}" stroke="#ddd"/>'
+                     f'<text x="{x(t):.1f}" y="{height - bottom + 15}" text-anchor="middle">{t}</text>')
+    for e in range(3, top + 1):
+        parts.append(f'<path d="M{left} {y(2 ** e):.1f}H{width - 20}" stroke="#ddd"/>'
+                     f'<text x="{left - 6}" y="{y(2 ** e) + 4:.1f}" text-anchor="end">{2 ** e} MB</text>')
+    whole = [(t, 2 * 4e-6 * t * t) for t in LENGTHS if 2 * 4e-6 * t * t < 2 ** top]  # scores and their gradients
+    for series, colour in ((points, "#06c"), (whole, "#c60")):
+        path = "L".join(f"{x(t):.1f} {y(max(m, 8)):.1f}" for t, m in series)
+        parts.append(f'<path d="M{path}" fill="none" stroke="{colour}" stroke-width="2"/>')
+    parts.append(f'<text x="{x(16384):.1f}" y="{y(points[4][1]) - 12:.1f}" fill="#06c" text-anchor="end">rapt, measured</text>'
+                 f'<text x="{left + 10}" y="36" fill="#c60">what two whole matrices of scores would take</text>'
+                 f'<text x="{width / 2}" y="{height - 8}" text-anchor="middle">length</text></svg>')
+    with open(os.path.join(os.path.dirname(arguments.write), "memory.svg"), "w", encoding="utf-8") as f:
+        f.write("\n".join(parts) + "\n")
+    return table(head, rows) + "\n![peak memory against length](memory.svg)\n"
+
+
 def recipe(arguments, results):
     """nanoGPT's recipe in both, once each: minutes of work."""
     flags = ("--attention mha --position learned --layers 4 --heads 4 --dim 128 --context 64 --batch 12 --steps 2000 --optimizer adamw "
@@ -164,7 +206,10 @@ def main():
     stream = machine.facts["bytes"] / machine.least["read"]
     results["machine"] = {"processor": processor(), "threads": int(os.environ["OMP_NUM_THREADS"]),
                           "peak_gflops": peak * 1e-9, "read_gb_per_s": stream * 1e-9, "blas": machine.facts["blas"]}
+    compiler = subprocess.run(["c++", "--version"], capture_output=True, text=True).stdout.split("\n")[0]
+    say(f"`{' '.join(['./run bench peers'] + sys.argv[sys.argv.index('--write') + 2 :] if '--write' in sys.argv else sys.argv)}`\n")
     say(f"{processor()}, {os.environ['OMP_NUM_THREADS']} threads; {platform.freedesktop_os_release()['PRETTY_NAME']}; "
+        f"{compiler}; "
         f"{machine.facts['blas']}; fused multiply-adds at most {peak * 1e-9:.0f} GF/s, memory read at {stream * 1e-9:.1f} GB/s; "
         f"{datetime.date.today()}.\n")
 
@@ -222,6 +267,8 @@ def main():
                 for (name, _), w in zip(GROWTH, workers)]
         results["growth"] = {name: w.least["step"] for (name, _), w in zip(GROWTH, workers)}
         say(table(["growth", "ms", "times the first", "MB"], rows))
+    if wanted("memory"):
+        say(memory_plot(arguments, results))
     if wanted("decode"):
         w = Worker([arguments.rapt_work, *"decode 12 12 768 1024 50304".split()])
         take_turns([w], arguments.rounds)

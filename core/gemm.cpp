@@ -12,6 +12,7 @@
 #include <string_view>
 
 #include "check.h"
+#include "lanes.h"
 #include "parallel.h"
 #include "storage.h"
 #include "transpose.h"
@@ -113,6 +114,17 @@ class OneThread {
 
 constexpr CBLAS_TRANSPOSE order(bool t) { return t ? CblasTrans : CblasNoTrans; }
 
+// One row times the transposed rows of a matrix, as a model does for each token that it samples: as fast as memory is
+// read, which OpenBLAS's product of a matrix and a vector is not on all machines.
+void row_times_rows(int64_t n, int64_t k, Real alpha, const Real* x, const Real* rows, int64_t row_step, Real beta,
+                    Real* y) {
+  for (int64_t j = 0; j < n; ++j) {
+    const Real* row = rows + j * row_step;
+    Real dot = alpha * lane_sum(k, [=](int64_t p) { return x[p] * row[p]; });
+    y[j] = beta == 0 ? dot : dot + beta * y[j];
+  }
+}
+
 // y = alpha · op(A) x + beta · y for a stored (rows, columns) matrix.
 void matrix_vector(bool trans, int rows, int columns, Real alpha, const Real* a, int lda, const Real* x, int x_step,
                    Real beta, Real* y, int y_step) {
@@ -126,6 +138,7 @@ void matrix_vector(bool trans, int rows, int columns, Real alpha, const Real* a,
 // Sizes are checked, and not 0.
 void one_call(bool trans_a, bool trans_b, int64_t m, int64_t n, int64_t k, Real alpha, const Real* a, int64_t lda,
               const Real* b, int64_t ldb, Real beta, Real* c, int64_t ldc) {
+  if (m == 1 && trans_b && (!trans_a || lda == 1)) return row_times_rows(n, k, alpha, a, b, ldb, beta, c);
   OneThread one_thread;
   if (m == 1) {
     matrix_vector(!trans_b, int(trans_b ? n : k), int(trans_b ? k : n), alpha, b, int(ldb), a, trans_a ? int(lda) : 1,

@@ -43,6 +43,7 @@ struct RunningWeights {
     alignas(64) Real highest[kTile], part[kTile] = {};
     std::copy_n(max, kTile, highest);
     auto slices = [&](auto f) {
+      if (tile.nq <= kSlice) return f(std::integral_constant<int64_t, kSlice>(), int64_t{0}, int64_t{0}, tile.nk);
       if (whole || tile.inside_band())
         return f(std::integral_constant<int64_t, kTile>(), int64_t{0}, int64_t{0}, tile.nk);
       for_query_slices(tile, [&](int64_t i, int64_t, int64_t j, int64_t end) {
