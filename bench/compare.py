@@ -204,13 +204,15 @@ def main():
     take_turns([machine], 3)
     peak = machine.facts["operations"] / machine.least["multiply-add"]
     stream = machine.facts["bytes"] / machine.least["read"]
+    triad = 3 * machine.facts["bytes"] / machine.least["triad"]
     results["machine"] = {"processor": processor(), "threads": int(os.environ["OMP_NUM_THREADS"]),
-                          "peak_gflops": peak * 1e-9, "read_gb_per_s": stream * 1e-9, "blas": machine.facts["blas"]}
+                          "peak_gflops": peak * 1e-9, "read_gb_per_s": stream * 1e-9,
+                          "triad_gb_per_s": triad * 1e-9, "blas": machine.facts["blas"]}
     compiler = subprocess.run(["c++", "--version"], capture_output=True, text=True).stdout.split("\n")[0]
     say(f"`{' '.join(['./run bench peers'] + sys.argv[sys.argv.index('--write') + 2 :] if '--write' in sys.argv else sys.argv)}`\n")
     say(f"{processor()}, {os.environ['OMP_NUM_THREADS']} threads; {platform.freedesktop_os_release()['PRETTY_NAME']}; "
         f"{compiler}; "
-        f"{machine.facts['blas']}; fused multiply-adds at most {peak * 1e-9:.0f} GF/s, memory read at {stream * 1e-9:.1f} GB/s; "
+        f"{machine.facts['blas']}; fused multiply-adds at most {peak * 1e-9:.0f} GF/s, memory read at {stream * 1e-9:.1f} GB/s, STREAM's triad {triad * 1e-9:.1f} GB/s; "
         f"{datetime.date.today()}.\n")
 
     rows, versions = [], set()
@@ -272,11 +274,12 @@ def main():
     if wanted("decode"):
         w = Worker([arguments.rapt_work, *"decode 12 12 768 1024 50304".split()])
         take_turns([w], arguments.rounds)
-        limit = w.facts["bytes"] / stream
-        results["decode"] = {"token": w.least["token"], "limit": limit}
-        say(table(["sampling with the cache, GPT-2 124M", "ms a token", "what reading the weights takes", "share"],
-                  [["one sequence, 512 positions in the cache", ms(w.least["token"]), ms(limit),
-                    f"{100 * limit / w.least['token']:.0f} %"]]))
+        token = w.least["token"]
+        shares = [w.facts["bytes"] / speed / token for speed in (triad, stream)]
+        results["decode"] = {"token": token, "of_triad": shares[0], "of_read": shares[1]}
+        say(table(["sampling with the cache, GPT-2 124M", "ms a token", "GB/s of weights", "of the triad's", "of reading alone"],
+                  [["one sequence, 512 positions in the cache", ms(token), f"{w.facts['bytes'] / token * 1e-9:.1f}",
+                    f"{100 * shares[0]:.0f} %", f"{100 * shares[1]:.0f} %"]]))
 
     if arguments.json:
         with open(arguments.json, "w", encoding="utf-8") as f:

@@ -175,7 +175,8 @@ using Wide [[gnu::vector_size(64)]] = float;
 
 Work machine() {
   const int64_t n = int64_t{1} << 26;  // 256 MB
-  auto numbers = std::make_shared<Tensor>(ones({n}));
+  auto numbers = std::make_shared<Tensor>(ones({n})), more = std::make_shared<Tensor>(ones({n})),
+       sum = std::make_shared<Tensor>(ones({n}));
   const int64_t rounds = 1 << 20;
   Work w;
   const int64_t workers = threads();
@@ -188,16 +189,23 @@ Work machine() {
     double t1 = now();
     const Real* x = numbers->data();
     parallel_for(n, n / workers, [&](int64_t begin, int64_t end) {
-      Wide sum[8] = {};
+      Wide partial[8] = {};
       for (int64_t i = begin; i < end; i += 128) {
-        for (int j = 0; j < 8; ++j) sum[j] += *reinterpret_cast<const Wide*>(x + i + int64_t{16} * j);
+        for (int j = 0; j < 8; ++j) partial[j] += *reinterpret_cast<const Wide*>(x + i + int64_t{16} * j);
       }
-      for (Wide& v : sum) sums[size_t(begin * workers / n)] += v[0];
+      for (Wide& v : partial) sums[size_t(begin * workers / n)] += v[0];
     });
     double t2 = now();
     check(sums[0] != 0, "machine: the loops were left out");
+    const Real* y = more->data();
+    Real* z = sum->mutable_data();
+    parallel_for(n, n / workers, [=](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) z[i] = x[i] + Real(3) * y[i];
+    });
+    double t3 = now();
     times["multiply-add"].push_back(t1 - t0);
     times["read"].push_back(t2 - t1);
+    times["triad"].push_back(t3 - t2);  // as STREAM counts: two read, one written
   };
   return w;
 }
