@@ -32,3 +32,8 @@
 #include "train/evaluate.h"
 #include "train/generate.h"
 #include "train/trainer.h"
+#include "watch/check_finite.h"
+#include "watch/graph.h"
+#include "watch/profile.h"
+#include "watch/trap_nan.h"
+#include "watch/values.h"

@@ -33,6 +33,7 @@ void keep(Node& node, const Tensor& g) {
 
 /// Runs one node: its hooks, then its backward. A place for a breakpoint; never inlined, so that it has a frame.
 [[gnu::noinline]] std::vector<Tensor> run_node(Node& node, Tensor dy) {
+  ObservedOperation observed(node, dy);
   for (auto& [id, hook] : std::vector(node.hooks)) {
     Tensor changed = hook(dy);
     if (!changed) continue;
@@ -43,13 +44,17 @@ void keep(Node& node, const Tensor& g) {
   if (node.is_leaf() || node.retain) keep(node, dy);
   if (node.is_leaf()) {
     node.received();
+    observed.end({&node.gradient, 1}, &node);
     return {};
   }
+  std::vector<Tensor> dx;
   try {
-    return node.backward(dy);
+    dx = node.backward(dy);
   } catch (const Error& error) {
     throw Error(fmt::format("backward of {}: {}", node.describe(), error.what()));
   }
+  observed.end(dx, &node);
+  return dx;
 }
 
 // Whatever happens, no node keeps half a sum or a place in the queue.

@@ -2,7 +2,7 @@
 #include <span>
 #include <utility>
 
-#include "node.h"
+#include "observer.h"
 
 namespace rapt::inline RAPT_ABI {
 
@@ -35,6 +35,8 @@ class Saved {
 ///   static constexpr auto name = "…";
 ///   Tensor forward(std::span<const Tensor> x);              // or forward(x, Needs): to save only what backward will
 ///   read std::vector<Tensor> backward(const Tensor& dy, Needs) const;
+/// and, for profiles, if it likes
+///   Cost cost(std::span<const Tensor> x, Needs) const;     // asked after forward
 /// `forward` sees detached tensors, so what it saves (as Saved) never holds the graph. `backward` gives one gradient
 /// for each input, in the input's shape or a shape that it broadcasts to; the engine sums it back.
 template <class Op>
@@ -62,6 +64,7 @@ template <class Op>
 Tensor record(Op op, std::span<const Tensor> inputs, Where where = Where::here()) {
   std::vector<Tensor> detached;
   Needs needs = detail::detach_inputs(inputs, detached);
+  ObservedOperation observed(Op::name, where, detached);
   Tensor y;
   try {
     if constexpr (requires { op.forward(std::span<const Tensor>(detached), needs); }) {
@@ -72,11 +75,17 @@ Tensor record(Op op, std::span<const Tensor> inputs, Where where = Where::here()
   } catch (const Error& error) {
     detail::rethrow_from_module(error);
   }
-  if (!needs.any()) return y;
-  detached.clear();
+  if constexpr (requires { op.cost(std::span<const Tensor>(detached), needs); }) {
+    if (observed) observed.cost(op.cost(std::span<const Tensor>(detached), needs));
+  }
+  if (!needs.any()) {
+    observed.end({&y, 1}, nullptr);
+    return y;
+  }
   auto node = std::make_shared<OpNode<Op>>(std::move(op), needs);
   detail::link(*node, inputs, y.shape, where);
   y.node = std::move(node);
+  observed.end({&y, 1}, y.node.get());
   return y;
 }
 

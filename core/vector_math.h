@@ -50,28 +50,6 @@ struct Reduced {
   return s * u + (s - 1);
 }
 
-// ln x for x ≥ 0 and finite or not.
-[[gnu::always_inline]] inline float log_nonnegative(float x) {
-  bool tiny = x < std::numeric_limits<float>::min();
-  float scaled = tiny ? x * 0x1p23f : x;                         // denormals become normal
-  uint32_t bits = std::bit_cast<uint32_t>(scaled) - 0x3f3504f3;  // √½: the mantissa m will lie in [√½, √2)
-  float e = float(int32_t(bits) >> 23) - (tiny ? 23.f : 0.f);
-  float f = std::bit_cast<float>((bits & 0x7fffff) + 0x3f3504f3) - 1;
-  float p = -0.0763448775f;  // ln(1 + f) = f − f²/2 + f³ p(f); minimax, relative error 5.9e−9
-  p = p * f + 0.127615735f;
-  p = p * f - 0.13160184f;
-  p = p * f + 0.142017588f;
-  p = p * f - 0.166233569f;
-  p = p * f + 0.200012267f;
-  p = p * f - 0.250008196f;
-  p = p * f + 0.333333313f;
-  float square = f * f;
-  float low = e * -2.12194440e-4f + square * f * p;
-  float y = (low - 0.5f * square + f) + e * 0.693359375f;
-  y = x == 0 ? -std::numeric_limits<float>::infinity() : y;
-  return x < std::numeric_limits<float>::infinity() ? y : x;
-}
-
 }  // namespace detail
 
 /// e^x, exactly 0 for x < −60; 1.5 ulp.
@@ -86,18 +64,52 @@ struct Reduced {
 /// 1 ulp.
 inline double exp(double x) { return x < double(kExpCutoff) ? 0 : std::exp(x); }
 
+/// ln x for x > 0; 1 ulp. For other x something that means nothing, without a floating-point exception: for loops that
+/// choose another value there, and evaluate this nevertheless because they are vectorised.
+[[gnu::always_inline]] inline float log_positive(float x) {
+  bool tiny = x < std::numeric_limits<float>::min();
+  float scaled = x * (tiny ? 0x1p23f : 1);                       // denormals become normal
+  uint32_t bits = std::bit_cast<uint32_t>(scaled) - 0x3f3504f3;  // √½: the mantissa m will lie in [√½, √2)
+  float e = float(int32_t(bits) >> 23) - (tiny ? 23.f : 0.f);
+  float f = std::bit_cast<float>((bits & 0x7fffff) + 0x3f3504f3) - 1;
+  float p = -0.0763448775f;  // ln(1 + f) = f − f²/2 + f³ p(f); minimax, relative error 5.9e−9
+  p = p * f + 0.127615735f;
+  p = p * f - 0.13160184f;
+  p = p * f + 0.142017588f;
+  p = p * f - 0.166233569f;
+  p = p * f + 0.200012267f;
+  p = p * f - 0.250008196f;
+  p = p * f + 0.333333313f;
+  float square = f * f;
+  float low = e * -2.12194440e-4f + square * f * p;
+  float y = (low - 0.5f * square + f) + e * 0.693359375f;
+  return x < std::numeric_limits<float>::infinity() ? y : x;
+}
+/// 1 ulp.
+inline double log_positive(double x) { return std::log(x); }
+
 /// ln x; −∞ at 0, NaN below; 1 ulp.
 [[gnu::always_inline]] inline float log(float x) {
-  float y = detail::log_nonnegative(x);
-  return x < 0 ? std::numeric_limits<float>::quiet_NaN() : y;
+  // computed and not chosen, so that who traps floating-point exceptions sees −∞ and NaN being made
+  float at_zero = x > 0 ? 1 : std::numeric_limits<float>::max();
+  float below = x < 0 ? 0 : 1;
+  return math::log_positive(x + 0) * at_zero * below;  // −0 becomes 0
 }
 /// 1 ulp.
 inline double log(double x) { return std::log(x); }
 
+/// 1 / x, and 0 for 0, without dividing by 0.
+template <class T>
+[[gnu::always_inline]] inline T inverse_or_zero(T x) {
+  T none = T(x == 0);
+  return (1 - none) / (x + none);
+}
+
 /// tanh x; 3 ulp.
 [[gnu::always_inline]] inline float tanh(float x) {
   float a = std::fabs(x);
-  float t = detail::expm1_negative(-2 * (a > 10 ? 10 : a));
+  a = a > 10 ? 10 : a;
+  float t = detail::expm1_negative(-2 * a);
   return std::copysign(t / (t + 2), x);
 }
 /// 3 ulp.
@@ -132,7 +144,7 @@ template <class T>
 [[gnu::always_inline]] inline float softplus(float x) {
   float e = math::exp(-std::fabs(x));
   float y = 1 + e;
-  return (x > 0 ? x : 0) + (detail::log_nonnegative(y) + (e - (y - 1)) / y);  // what rounding took from y is given back
+  return (x > 0 ? x : 0) + (math::log_positive(y) + (e - (y - 1)) / y);  // what rounding took from y is given back
 }
 /// 3 ulp.
 inline double softplus(double x) { return (x > 0 ? x : 0) + std::log1p(math::exp(-std::fabs(x))); }

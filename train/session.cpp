@@ -2,6 +2,7 @@
 
 #include "../core/random.h"
 #include "generate.h"
+#include "one_step.h"
 #include "report.h"
 
 namespace rapt::inline RAPT_ABI {
@@ -27,7 +28,7 @@ class Session {
       : run_(run), options_(options), folder_(options.folder), tokens_(run.tokenizer, text.view()) {
     const RunConfig& c = run.config;
     Split split = split_tokens(tokens_.span(), kValidationFraction, c.context);
-    train_ = {split.train, c.batch, c.context, c.accumulate, uint64_t(c.seed)};
+    train_ = train_batches(c, split.train);
     // the batch has no influence on the result: as many windows as make good products
     int64_t windows = std::max<int64_t>(1, 2048 / c.context);
     int64_t sampled = c.eval_batches > 0 ? c.eval_batches * c.batch : 0;
@@ -46,23 +47,22 @@ class Session {
       floor_ = stories_entropy(c);
       progress.line(fmt::format("the stories have {:.4f} nats per character: no validation loss can go below", floor_));
     }
-    Trainer trainer(run_.model.parameters(), *run_.optimizer,
-                    {.accumulate = c.accumulate,
-                     .clip = c.clip,
-                     .seed = uint64_t(c.seed),
-                     .learning_rate = [schedule = schedule_of(c)](int64_t s) { return learning_rate(schedule, s); },
-                     .batch = [this](int64_t s, int64_t micro) { return train_.batch(s, micro); },
-                     .loss = [this](const Batch& b) { return run_.model.loss(b.x, b.y); }},
-                    run_.step);
+    TrainerOptions options = trainer_options(run_, [this](int64_t s, int64_t micro) { return train_.batch(s, micro); });
+    options.learning_rate = [schedule = schedule_of(c)](int64_t s) { return learning_rate(schedule, s); };
+    Trainer trainer(run_.model.parameters(), *run_.optimizer, options, run_.step);
     bool stopped = false;
-    trainer.run(c.steps, [&](const StepReport& report) {
-      run_.step = report.step;
-      progress.step(report);
-      stopped = report.step < c.steps &&
-                (report.step == options_.stop_at || (options_.interrupted && options_.interrupted()));
-      after_step(report, stopped || report.step == c.steps);
-      return !stopped;
-    });
+    try {
+      trainer.run(c.steps, [&](const StepReport& report) {
+        run_.step = report.step;
+        progress.step(report);
+        stopped = report.step < c.steps &&
+                  (report.step == options_.stop_at || (options_.interrupted && options_.interrupted()));
+        after_step(report, stopped || report.step == c.steps);
+        return !stopped;
+      });
+    } catch (const DivergedError& error) {
+      throw DivergedError(error.what() + keep_step());
+    }
     if (stopped) {
       progress.line(fmt::format("stopped and saved at step {} of {}; go on with: rapt train --resume {}", run_.step,
                                 c.steps, options_.folder.string()));
@@ -98,6 +98,16 @@ class Session {
       progress_->line(fmt::format("warning: no checkpoint at step {}, training goes on: {}", run_.step, error.what()));
     }
     for (const std::string& note : std::exchange(run_.notes, {})) progress_->line(note);
+  }
+
+  // The step that diverged, for later; in words.
+  std::string keep_step() {
+    try {
+      std::string path = save_step(options_.folder, run_, train_).string();
+      return fmt::format("\nthe step is kept in {}; repeat it with: rapt replay {}", path, path);
+    } catch (const Error& error) {
+      return fmt::format("\nthe step could not be kept: {}", error.what());
+    }
   }
 
   void print_sample(int64_t tokens) {

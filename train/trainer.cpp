@@ -5,6 +5,7 @@
 
 #include "../core/random.h"
 #include "../optim/clip.h"
+#include "../watch/check_finite.h"
 
 namespace rapt::inline RAPT_ABI {
 
@@ -18,9 +19,10 @@ bool finite(const Tensor& x) {
   return true;
 }
 
-// Which parameter is to blame, and the group of parameters it belongs to. A weight before a gradient: it spoils them
-// all.
-std::string first_broken(const std::vector<NamedTensor>& parameters) {
+}  // namespace
+
+// With the group of parameters it belongs to. A weight before a gradient: it spoils them all.
+std::string first_not_finite(const std::vector<NamedTensor>& parameters) {
   auto group = [](const NamedTensor& p) { return p.tensor.rank() >= 2 ? "matrices" : "vectors"; };
   for (const NamedTensor& p : parameters) {
     if (!finite(p.tensor)) return fmt::format("the weight {} (of the {}) is not finite", p.name, group(p));
@@ -33,7 +35,18 @@ std::string first_broken(const std::vector<NamedTensor>& parameters) {
   return "all weights and gradients are finite";
 }
 
-}  // namespace
+StepGradients step_gradients(const TrainerOptions& options, int64_t step) {
+  StepGradients result;
+  for (int64_t micro = 0; micro < options.accumulate; ++micro) {
+    manual_seed(mix_seed(options.seed, uint64_t(step)), uint64_t(micro) << 32);
+    Batch batch = options.batch(step, micro);
+    Tensor loss = options.loss(batch);
+    result.loss += double(loss.item()) / double(options.accumulate);
+    result.tokens += batch.y.numel();
+    backward(loss, full(loss.shape, Real(1.0 / double(options.accumulate))));
+  }
+  return result;
+}
 
 Trainer::Trainer(std::vector<NamedTensor> parameters, Optimizer& optimizer, TrainerOptions options, int64_t first_step)
     : parameters_(std::move(parameters)), optimizer_(optimizer), options_(std::move(options)), done_(first_step) {
@@ -46,19 +59,18 @@ StepReport Trainer::step() {
   auto start = std::chrono::steady_clock::now();
   StepReport report;
   report.learning_rate = options_.learning_rate(done_);
-  for (int64_t micro = 0; micro < options_.accumulate; ++micro) {
-    manual_seed(mix_seed(options_.seed, uint64_t(done_)), uint64_t(micro) << 32);
-    Batch batch = options_.batch(done_, micro);
-    Tensor loss = options_.loss(batch);
-    report.loss += double(loss.item()) / double(options_.accumulate);
-    report.tokens += batch.y.numel();
-    backward(loss, full(loss.shape, Real(1.0 / double(options_.accumulate))));
-  }
   auto diverged = [&](const std::string& what) {
-    std::string broken = first_broken(parameters_);
+    std::string broken = first_not_finite(parameters_);
     for (const NamedTensor& p : parameters_) set_gradient(p.tensor, {});
     throw DivergedError(fmt::format("training diverged at step {}: {}; {}", done_ + 1, what, broken));
   };
+  try {
+    StepGradients gradients = step_gradients(options_, done_);
+    report.loss = gradients.loss;
+    report.tokens = gradients.tokens;
+  } catch (const NotFiniteError& error) {
+    diverged(error.what());
+  }
   if (!std::isfinite(report.loss)) diverged(fmt::format("the loss is {}", report.loss));
   try {
     report.gradient_norm = clip_gradient_norm(parameters_, options_.clip > 0 ? options_.clip : INFINITY);

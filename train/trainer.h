@@ -26,6 +26,16 @@ struct TrainerOptions {
   std::function<Tensor(const Batch&)> loss;
 };
 
+/// The forward and backward passes of one step.
+struct StepGradients {
+  double loss = 0;     ///< averaged over the batches
+  int64_t tokens = 0;  ///< targets
+};
+/// Adds the gradients of step `step` to what the parameters hold: a function of the options, the step and the weights.
+StepGradients step_gradients(const TrainerOptions& options, int64_t step);
+/// Which weight, or else which gradient, is not finite, in words.
+std::string first_not_finite(const std::vector<NamedTensor>& parameters);
+
 /// What one step did.
 struct StepReport {
   int64_t step = 0;  ///< steps done, this one included

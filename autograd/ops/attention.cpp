@@ -104,6 +104,13 @@ struct Attention {
     gradients.insert(gradients.end(), dtables.begin(), dtables.end());
     return gradients;
   }
+
+  Cost cost(std::span<const Tensor> given, Needs needs) const {
+    std::vector<Tensor> x(given.begin(), given.end());
+    if (packed_heads > 0) x[0] = contiguous(x[0]);
+    AttentionPlan plan = plan_attention(call(x));
+    return {plan.forward_operations, needs.any() ? plan.backward_operations : 0};
+  }
 };
 
 struct LogSumExpOf {

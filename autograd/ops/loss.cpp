@@ -113,6 +113,10 @@ struct LinearCrossEntropy {
     }
     return gradients;
   }
+
+  Cost cost(std::span<const Tensor> in, Needs needs) const {
+    return {2.0 * double(in[0].numel() * in[1].shape[0]) * (1 + needs[0] + needs[1]), 0};
+  }
 };
 
 }  // namespace

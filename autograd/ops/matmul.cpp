@@ -94,6 +94,12 @@ struct Matmul {
     return {needs[0] ? matmul(dy, transpose(b.get(), -1, -2)) : Tensor(),
             needs[1] ? matmul(transpose(a.get(), -1, -2), dy) : Tensor()};
   }
+
+  Cost cost(std::span<const Tensor> x, Needs needs) const {
+    const Shape batch = broadcast(name, stack_shape(x[0].shape), stack_shape(x[1].shape));
+    const double product = 2.0 * double(batch.numel() * x[0].shape[-2] * x[0].shape[-1] * x[1].shape[-1]);
+    return {product, product * (needs[0] + needs[1])};
+  }
 };
 
 struct Linear {
@@ -146,6 +152,11 @@ struct Linear {
     std::vector<Tensor> out{std::move(dx), std::move(dw)};
     if (has_bias) out.push_back(needs[2] ? d : Tensor());
     return out;
+  }
+
+  Cost cost(std::span<const Tensor> in, Needs needs) const {
+    const double product = 2.0 * double(in[0].numel() * in[1].shape[0]);
+    return {product, product * (needs[0] + needs[1])};
   }
 };
 

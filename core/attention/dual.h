@@ -156,7 +156,7 @@ Dual<K> softplus(const Dual<K>& x) {
 template <int K>
 Dual<K> sqrt(const Dual<K>& x) {
   Real y = std::sqrt(x.value);
-  return chain_rule(x, y, y > 0 ? Real(0.5) / y : Real(0));
+  return chain_rule(x, y, y > 0 ? Real(0.5) / std::max(y, std::numeric_limits<Real>::min()) : Real(0));
 }
 template <int K>
 Dual<K> abs(const Dual<K>& x) {

@@ -34,8 +34,8 @@ void softmax_rows(int64_t width, Real* scores, Real* lse) {
     }
   }
   for (int64_t i = 0; i < kTile; ++i) {
-    lse[i] = sum[i] == 0 ? -kInf : high[i] + math::log(sum[i]);
-    sum[i] = sum[i] == 0 ? 0 : 1 / sum[i];
+    lse[i] = sum[i] == 0 ? -kInf : high[i] + math::log_positive(sum[i]);
+    sum[i] = math::inverse_or_zero(sum[i]);
   }
   for (int64_t j = 0; j < width; ++j) {
     for (int64_t i = 0; i < kTile; ++i) scores[j * kTile + i] *= sum[i];
@@ -141,7 +141,7 @@ struct Entmax final : RowRule {
         row[size_t(j)] = double(scores[j * kTile + i]) * (alpha - 1);
         high = std::max(high, row[size_t(j)]);
       }
-      double t = high - 1;
+      double t = high == -std::numeric_limits<double>::infinity() ? 0 : high - 1;  // −∞ − (−∞) is never formed
       for (int step = 0; step < 100 && std::isfinite(high); ++step) {
         double value = -1, slope = 0;
         for (double x : row) {
@@ -177,10 +177,11 @@ struct Entmax final : RowRule {
         sum += w;
         weighted += w == 0 ? 0 : w * gradient[j * kTile + i];
       }
+      const Real mean = weighted * math::inverse_or_zero(sum);
       for (int64_t j = 0; j < block.width; ++j) {
         Real w = slope(j);
         Real& g = gradient[j * kTile + i];
-        g = w == 0 ? 0 : w * (g - weighted / sum);
+        g = w == 0 ? 0 : w * (g - mean);
       }
     }
   }

@@ -214,7 +214,8 @@ struct Kernel final : ShapeChecked {
     }
     for (int64_t i = 0; i < s.count; ++i) {
       Real r2 = q2[i] + k2 - 2 * scores[i];
-      gradient[i] = r2 > 0 && gradient[i] != 0 ? gradient[i] * Form::by_r2(r2, h) : 0;
+      Real above = std::max(r2, std::numeric_limits<Real>::min());  // the slope is computed where it isn't used, too
+      gradient[i] = r2 > 0 && gradient[i] != 0 ? gradient[i] * Form::by_r2(above, h) : 0;
     }
     if (t[0].gradient) {
       Real* dq2 = t[0].gradient + query(s, t);

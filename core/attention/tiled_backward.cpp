@@ -71,9 +71,7 @@ struct Prepared {
 void strip_gradients(const Normalizer& normalizer, const Prepared::Block& rows, const Real* factors, Lanes lanes,
                      Real* strip, Real* dstrip) {
   alignas(64) Real weights[kTile], slopes[kTile];
-  if (factors) {
-    for (int64_t i = 0; i < kTile; ++i) dstrip[i] *= factors[i];
-  }
+  if (factors) for_lanes(lanes, [&](int64_t i) { dstrip[i] *= factors[i]; });
   switch (normalizer.kind) {
     case Normalizer::Kind::softmax:
       for_lanes(lanes, [&](int64_t i) {
@@ -85,7 +83,8 @@ void strip_gradients(const Normalizer& normalizer, const Prepared::Block& rows, 
     case Normalizer::Kind::signed_softmax:
       for (int64_t i = 0; i < kTile; ++i) {
         Real score = strip[i], sign = Real(score > 0) - Real(score < 0);
-        Real weight = score == -kInf ? 0 : math::exp(std::fabs(score) - rows.lse[i]);
+        Real size = score == -kInf ? -kInf : std::fabs(score);  // the other infinity would overflow
+        Real weight = math::exp(size - rows.lse[i]);
         strip[i] = sign * weight;
         dstrip[i] = weight == 0 ? 0 : weight * (dstrip[i] - sign * rows.delta[i]);
       }
@@ -101,9 +100,7 @@ void strip_gradients(const Normalizer& normalizer, const Prepared::Block& rows, 
         dstrip[i] = masked || slopes[i] == 0 ? 0 : slopes[i] * factor * (dstrip[i] - rows.delta[i]);
       }
   }
-  if (factors) {
-    for (int64_t i = 0; i < kTile; ++i) strip[i] *= factors[i];
-  }
+  if (factors) for_lanes(lanes, [&](int64_t i) { strip[i] *= factors[i]; });
 }
 
 // What one task works on: tiles, and the gradients of one tile of keys as dense rows.
@@ -124,7 +121,11 @@ struct Workspace {
     keep = reinterpret_cast<uint8_t*>(dv + kTile * p.value_dim);
     factors = dv + kTile * p.value_dim + kTile * kTile;
     rest = factors + dropout;
-    if (p.queries % kTile) std::fill_n(scores, 2 * kTile * kTile, Real(0));  // unused lanes, kept from being denormal
+    // lanes that are computed with and not used must be neither denormal nor infinite
+    const AttentionOptions& o = p.options();
+    const bool plain =
+        o.score.empty() && !o.relative_keys && !o.relative_values && o.normalizer.kind == Normalizer::Kind::softmax;
+    if (p.queries % kTile || !plain) std::fill_n(scores, 2 * kTile * kTile, Real(0));
   }
 };
 

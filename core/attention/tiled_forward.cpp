@@ -95,7 +95,8 @@ struct RunningWeights {
     for (int64_t j = 0; j < keys; ++j) {
       Real* strip = scores + j * kTile;
       for (int64_t i = 0; i < kTile; ++i) {
-        Real weight = strip[i] == -kInf ? 0 : math::exp(std::fabs(strip[i]) - shift[i]);
+        Real size = strip[i] == -kInf ? -kInf : std::fabs(strip[i]);  // the other infinity would overflow
+        Real weight = math::exp(size - shift[i]);
         part[i] += weight;
         strip[i] = strip[i] < 0 ? -weight : strip[i] > 0 ? weight : strip[i] == 0 ? 0 : strip[i];
       }
@@ -133,13 +134,13 @@ struct RunningWeights {
     if (normalizer.kind == Normalizer::Kind::elementwise) return {1, 0};
     bool no_keys = sum[i] == 0;
     if (normalizer.kind == Normalizer::Kind::ratio)
-      return {no_keys ? 0 : 1 / sum[i], no_keys ? -kInf : math::log(sum[i])};
-    Real lse = no_keys ? -kInf : max[i] + math::log(sum[i]);
-    if (!sink) return {no_keys ? 0 : 1 / sum[i], lse};
+      return {math::inverse_or_zero(sum[i]), no_keys ? -kInf : math::log_positive(sum[i])};
+    Real lse = no_keys ? -kInf : max[i] + math::log_positive(sum[i]);
+    if (!sink) return {math::inverse_or_zero(sum[i]), lse};
     // one more term e^sink
     Real high = lse > *sink ? lse : *sink;
     Real all = high == -kInf ? -kInf : high + math::log(math::exp(lse - high) + math::exp(*sink - high));
-    return {no_keys ? 0 : math::exp(lse - all) / sum[i], all};
+    return {math::exp(lse - all) * math::inverse_or_zero(sum[i]), all};
   }
 };
 
@@ -199,7 +200,11 @@ void forward_queries(const AttentionProblem& p, const Operands& x, int64_t b, in
     }
     if (dropout) {
       p.call.dropout.factors(tile.strip(p, b, h, 0), p.heads, tile.nk, factors);
-      for (int64_t e = 0; e < tile.nk * kTile; ++e) scores[e] *= factors[e];
+      for_query_slices(tile, [&](int64_t i, int64_t count, int64_t j, int64_t end) {  // others may be −∞
+        for (; j < end; ++j) {
+          for (int64_t l = j * kTile + i; l < j * kTile + i + count; ++l) scores[l] *= factors[l];
+        }
+      });
     }
     if (distances) {
       if (!first && weights.rescales) distances.rescale(nq, weights.rescale);

@@ -16,7 +16,11 @@ inline int64_t tiles(int64_t n) { return (n + kTile - 1) / kTile; }
 /// and asking the allocator for each would make many cores wait for one another.
 inline Real* tile_memory(int64_t elements) {
   thread_local std::unique_ptr<Storage> memory;
-  if (!memory || memory->capacity < elements) memory = std::make_unique<Storage>(elements);
+  if (!memory || memory->capacity < elements) {
+    memory = std::make_unique<Storage>(elements);
+    // lanes that nobody reads are computed with too: what is in them must be numbers
+    std::fill_n(memory->data, memory->capacity, Real(0));
+  }
   return memory->data;
 }
 

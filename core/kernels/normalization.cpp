@@ -168,7 +168,7 @@ void softmax_forward(const Real* x, int64_t outer, int64_t n, int64_t inner, Rea
 #pragma omp simd
       for (int64_t i = 0; i < n; ++i) yr[i] = math::exp(xr[i] - largest);
       Real sum = lane_sum(n, [=](int64_t i) { return yr[i]; });
-      Real scale = sum == 0 ? 0 : 1 / sum;
+      Real scale = math::inverse_or_zero(sum);
 #pragma omp simd
       for (int64_t i = 0; i < n; ++i) yr[i] *= scale;
     });
@@ -186,7 +186,7 @@ void softmax_forward(const Real* x, int64_t outer, int64_t n, int64_t inner, Rea
         scale[c] += yr[c];
       }
     }
-    for (int64_t c = 0; c < columns; ++c) scale[c] = scale[c] == 0 ? 0 : 1 / scale[c];  // of a sum, its inverse
+    for (int64_t c = 0; c < columns; ++c) scale[c] = math::inverse_or_zero(scale[c]);  // of a sum, its inverse
     for (int64_t i = 0; i < n; ++i) {
       Real* yr = y + at + i * inner;
 #pragma omp simd
@@ -230,7 +230,7 @@ void log_softmax_forward(const Real* x, int64_t outer, int64_t n, int64_t inner,
       Real largest = lane_max(n, [=](int64_t i) { return xr[i]; });
       if (largest == -kInfinity) largest = 0;
       Real sum = lane_sum(n, [=](int64_t i) { return math::exp(xr[i] - largest); });
-      Real log_sum = sum == 0 ? 0 : math::log(sum);
+      Real log_sum = sum == 0 ? 0 : math::log_positive(sum);
 #pragma omp simd
       for (int64_t i = 0; i < n; ++i) yr[i] = xr[i] - largest - log_sum;
     });
@@ -244,7 +244,7 @@ void log_softmax_forward(const Real* x, int64_t outer, int64_t n, int64_t inner,
 #pragma omp simd
       for (int64_t c = 0; c < columns; ++c) sum[c] += math::exp(xr[c] - largest[c]);
     }
-    for (int64_t c = 0; c < columns; ++c) log_sum[c] = sum[c] == 0 ? 0 : math::log(sum[c]);
+    for (int64_t c = 0; c < columns; ++c) log_sum[c] = sum[c] == 0 ? 0 : math::log_positive(sum[c]);
     for (int64_t i = 0; i < n; ++i) {
       const Real* xr = x + at + i * inner;
       Real* yr = y + at + i * inner;

@@ -212,7 +212,8 @@ Tensor logsumexp_along(const Tensor& x, int dim) {
     if (inner == 1) {
       Real top = lane_max(n, [=](int64_t j) { return p[j]; });
       Real shift = std::isinf(top) ? 0 : top;
-      to[out] = shift + std::log(lane_sum(n, [=](int64_t j) { return math::exp(p[j] - shift); }));
+      Real sum = lane_sum(n, [=](int64_t j) { return math::exp(p[j] - shift); });
+      to[out] = sum == 0 ? -kInfinity : shift + std::log(sum);
       return;
     }
     Real shift[kStrip], sum[kStrip];
@@ -227,7 +228,7 @@ Tensor logsumexp_along(const Tensor& x, int dim) {
 #pragma omp simd
       for (int64_t i = 0; i < width; ++i) sum[i] += math::exp(p[j * inner + i] - shift[i]);
     }
-    for (int64_t i = 0; i < width; ++i) to[out + i] = shift[i] + std::log(sum[i]);
+    for (int64_t i = 0; i < width; ++i) to[out + i] = sum[i] == 0 ? -kInfinity : shift[i] + std::log(sum[i]);
   });
   return y;
 }

@@ -19,5 +19,8 @@ Command train_command(CLI::App& program);
 Command sample_command(CLI::App& program);
 Command eval_command(CLI::App& program);
 Command attention_command(CLI::App& program);
+Command replay_command(CLI::App& program);
+Command graph_command(CLI::App& program);
+Command diff_runs_command(CLI::App& program);
 
 }  // namespace rapt::cli

@@ -3,7 +3,7 @@
 #include "../../core/parallel.h"
 #include "../../data/formats/json.h"
 #include "../session.h"
-#include "commands.h"
+#include "watching.h"
 
 namespace rapt::cli {
 
@@ -12,11 +12,13 @@ namespace {
 struct EvalArguments {
   std::string run, text;
   bool json = false;
+  WatchFlags watch;
   int threads = 0;
 };
 
 int eval(const EvalArguments& a) {
   if (a.threads > 0) set_threads(a.threads);
+  Watching watching(a.watch);
   Run run = Run::load(a.run);
   for (const std::string& note : run.notes) fmt::print(stderr, "rapt: {}\n", note);
   const RunConfig& c = run.config;
@@ -52,6 +54,7 @@ Command eval_command(CLI::App& program) {
   app->add_option("text", a.text,
                   "UTF-8 text file, evaluated whole; without one, the validation split of the run's own text");
   app->add_flag("--json", a.json, "print one JSON object: loss, bits_per_byte, tokens");
+  a.watch.add_to(*app);
   app->add_option("--threads", a.threads, "threads to compute with")
       ->check(CLI::PositiveNumber)
       ->default_str("all cores");

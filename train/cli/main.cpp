@@ -5,6 +5,7 @@
 
 #include "../../core/gemm.h"
 #include "../../core/parallel.h"
+#include "../../watch/check_finite.h"
 #include "../trainer.h"
 #include "commands.h"
 
@@ -57,8 +58,9 @@ int run_program(int argc, char** argv) {
   program.require_subcommand(1);
   program.set_version_flag(
       "--version", [] { return fmt::format("rapt {}\n{}, {} threads", RAPT_VERSION, blas_description(), threads()); });
-  std::vector<Command> commands{train_command(program), sample_command(program), eval_command(program),
-                                attention_command(program)};
+  std::vector<Command> commands{train_command(program),     sample_command(program), eval_command(program),
+                                attention_command(program), replay_command(program), graph_command(program),
+                                diff_runs_command(program)};
   try {
     program.parse(argc, argv);
   } catch (const CLI::Success& success) {
@@ -88,6 +90,8 @@ int main(int argc, char** argv) {
   } catch (const DataError& error) {
     return fail(cli::kBadData, error.what());
   } catch (const DivergedError& error) {
+    return fail(cli::kDiverged, error.what());
+  } catch (const NotFiniteError& error) {
     return fail(cli::kDiverged, error.what());
   } catch (const std::bad_alloc&) {
     return fail(cli::kFailed, "out of memory");

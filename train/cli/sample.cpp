@@ -1,7 +1,7 @@
 #include "../../core/parallel.h"
 #include "../generate.h"
 #include "../session.h"
-#include "commands.h"
+#include "watching.h"
 
 namespace rapt::cli {
 
@@ -10,6 +10,7 @@ namespace {
 struct SampleArguments {
   std::string run, prompt;
   SamplingOptions options;
+  WatchFlags watch;
   int threads = 0;
 };
 
@@ -17,6 +18,7 @@ int sample(const SampleArguments& a) {
   const SamplingOptions& o = a.options;
   check<UsageError>(o.top_p > 0 && o.top_p <= 1, "--top-p: must be above 0 and at most 1, got {}", o.top_p);
   if (a.threads > 0) set_threads(a.threads);
+  Watching watching(a.watch);
   Run run = Run::load(a.run);
   for (const std::string& note : run.notes) fmt::print(stderr, "rapt: {}\n", note);
   std::vector<int32_t> prompt = prompt_tokens(run, a.prompt);
@@ -55,6 +57,7 @@ Command sample_command(CLI::App& program) {
   app->add_option("--top-p", a.options.top_p, "choose among the likeliest tokens of this probability together")
       ->capture_default_str();
   app->add_option("--seed", a.options.seed, "of the draws")->capture_default_str();
+  a.watch.add_to(*app);
   app->add_option("--threads", a.threads, "threads to compute with")
       ->check(CLI::PositiveNumber)
       ->default_str("all cores");

@@ -4,7 +4,7 @@
 #include "../../core/parallel.h"
 #include "../report.h"
 #include "../session.h"
-#include "commands.h"
+#include "watching.h"
 
 namespace rapt::cli {
 
@@ -26,6 +26,7 @@ struct TrainArguments {
   std::string text, out, resume;
   CLI::Option* resume_option = nullptr;
   int64_t stop_at = 0;
+  WatchFlags watch;
   int threads = 0;
   bool list_attention = false, list_specs = false;
 };
@@ -122,6 +123,7 @@ int train(TrainArguments& a) {
   // --resume takes an optional folder, so a text behind it lands there
   if (a.text.empty() && fs::is_regular_file(a.resume)) std::swap(a.text, a.resume);
   if (a.threads > 0) set_threads(a.threads);
+  Watching watching(a.watch);
   SessionOptions session;
   session.stop_at = a.stop_at;
   session.interrupted = [] { return interrupts != 0; };
@@ -151,6 +153,7 @@ Command train_command(CLI::App& program) {
   app->add_flag("--list-attention", a.list_attention, "explain the words of --attention, and stop");
   app->add_flag("--list-attention-specs", a.list_specs,
                 "one specification for each of the words, a line each; and stop");
+  a.watch.add_to(*app);
   app->add_option("--threads", a.threads, "threads to compute with (results do not depend on it)")
       ->check(CLI::PositiveNumber)
       ->default_str("all cores");
