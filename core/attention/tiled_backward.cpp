@@ -233,7 +233,9 @@ struct Chunks {
     int64_t each = (blocks + wanted - 1) / wanted * kTile;
     for (int64_t begin = 0; begin == 0 || begin < p.keys; begin += each) {
       int64_t end = std::min(p.keys, begin + each), first = p.query_begin(begin) / kTile * kTile;
-      all.push_back({begin, end, first, std::max(first, p.query_end(end)), rows});
+      // whole tiles: their products also write, or add zeros to, rows that read none of these keys
+      int64_t last = std::min(p.queries, tiles(p.query_end(end)) * kTile);
+      all.push_back({begin, end, first, std::max(first, last), rows});
       rows += (all.back().query_end - first) * p.batch * p.heads;
     }
     if (all.size() == 1) rows = 0;  // writes to dq itself
