@@ -69,7 +69,7 @@ int main() {
   Tensor turned = view::transpose(cube, 0, 2);
   Tensor wide = from_values({20, 30}, arange(600).to_vector());
   Tensor broken = from_values({4}, {1, nan, inf, 3});
-  Shape shape = {5, 6, 7};
+  [[maybe_unused]] Shape shape = {5, 6, 7};
   std::vector<Tensor> several = {one, row};
   Tensor table = stairs({1, 3});
   AttentionOptions options = {.mask = causal() & (window(2) | !global(1)),

@@ -62,7 +62,7 @@ class Value:
 
     def dynamic(self):
         kind = class_of(array.array("Q", self.read(self.address, 8))[0])
-        return Value(element(self.v.address.cast(kind.pointer()), 0)) if kind else self
+        return Value(element(self.v.address.cast(VOID).cast(kind.pointer()), 0)) if kind else self
 
     @staticmethod
     def read(address, size):
@@ -70,6 +70,9 @@ class Value:
             return gdb.selected_inferior().read_memory(address, size).tobytes() if size else b""
         except gdb.MemoryError:
             raise Problem("the memory at %#x can't be read: freed, or not in this core file?" % address)
+
+
+VOID = gdb.lookup_type("void").pointer()
 
 
 def element(pointer, i):
@@ -236,7 +239,7 @@ def node_of(v):
         return v["_M_ptr"].dereference()
     if name.startswith("std::shared_ptr<"):
         return node_of(memory.pointer_of(Value(v)).v)
-    raise Problem("a %s is neither a node nor a tensor" % name)
+    raise Problem("a value of type %s is neither a node nor a tensor" % name)
 
 
 RUN_NODE = re.compile(r"rapt::f(32|64)::(\(anonymous namespace\)::)?run_node\b")
@@ -293,7 +296,8 @@ def tensors_of(vector):
 
 
 def set_variables(node):
-    gdb.set_convenience_variable("node", node)
+    """$node, a pointer: print *$node, rapt print $node->kept[0]"""
+    gdb.set_convenience_variable("node", node.address)
 
 
 def command(name, prefix=False, completion=gdb.COMPLETE_NONE):

@@ -251,7 +251,7 @@ def parse_index(text, sizes, number=int):
     for d, entry in enumerate(entries):
         size = sizes[d]
         try:
-            if ":" in entry and "::" not in entry:
+            if re.match(r"[-\d\s]*:[-\d\s:]*$", entry):
                 bounds = [int(b) if b.strip() else None for b in entry.split(":")]
                 bounds = slice(*bounds).indices(size)
                 if bounds[2] < 0:

@@ -64,7 +64,7 @@ def tensor_at(text):
     if is_kind(v, memory.NODE):
         raise Problem("this is a node, not a tensor: see rapt node")
     if not is_kind(v, memory.TENSOR):
-        raise Problem("a %s is no tensor" % v.type)
+        raise Problem("a value of type %s is no tensor" % v.type)
     return v, index
 
 
