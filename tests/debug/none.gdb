@@ -1,5 +1,4 @@
 # A program without rapt, or without symbols: each command says so, and gdb goes on.
-source ../../tools/gdb/rapt.py
 rapt print x
 rapt node
 rapt where

@@ -1,5 +1,5 @@
-// A bug to find with a debugger: docs/debugging.md finds it. A small classifier whose own softmax forgets to subtract the
-// maximum, and overflows when the scores have become large: training makes them sharper with every step.
+// A bug to find with a debugger: docs/debugging.md finds it. A small classifier whose own softmax forgets to subtract
+// the maximum, and overflows when the scores have become large: training makes them sharper with every step.
 #include <rapt/rapt.h>
 
 using namespace rapt;

@@ -9,43 +9,49 @@ rapt until
 rapt until norm>many
 break look_here
 run
+delete 2
 frame function main
 rapt print y.node._M_ptr->kept[0]
 # Into the backward pass: where, what, and one node
 continue
 rapt node
 rapt print
-rapt print [0]
-rapt print y[0, 1]
+rapt print [0, :]
+rapt print [0, 3]
+rapt print y
 rapt where
 rapt check
 rapt step
 rapt check
-rapt step
-rapt graph steps.dot
 rapt until op=linear
+rapt graph steps.dot
+rapt graph no/such/folder/steps.svg
 rapt until parameter=head.slope
 rapt step
 rapt grads --top 2
+delete
+# The next pass: a wrong backward, and a norm
+rapt until op=crooked
+rapt check
+rapt until norm>30
+# Afterwards: what was saved is freed, and the node of the first step is gone
+break look_here
 continue
 frame function main
-# Released: what y was made from is gone
 rapt node y
 rapt check y
+rapt print y.node._M_ptr->gradient
 print handle
 # A number that is written to
-delete
-rapt watch x[1, 2]
 rapt watch x[1]
+rapt watch x[1, 2]
 continue
 delete
+# The third pass starts from infinity
 rapt backward break module=head nth=2
 continue
 delete
-rapt until op=crooked
-rapt check
-rapt until norm>1
-rapt until inf
 rapt until nan
 rapt step
+rapt until inf
 rapt step

@@ -179,13 +179,13 @@ def namespaces():
     raise Problem("there is no rapt in this program (or, if its library is shared, not yet: start the program first)")
 
 
-def process(why):
+def process():
     """The live process; Problem without one."""
     inferior = gdb.selected_inferior()
     if inferior.pid == 0:
-        raise Problem("%s needs a running program: start it first" % why)
+        raise Problem("this needs a running program: start it first")
     if inferior.connection is not None and inferior.connection.type == "core":
-        raise Problem("%s needs a running program, and this is a core file" % why)
+        raise Problem("this needs a running program, and this is a core file")
     return inferior
 
 
@@ -282,7 +282,7 @@ def current():
         if RUN_NODE.match(name) or HAS_RUN.match(name):
             return read(frame, "node"), frame
     if not gdb.selected_inferior().pid:
-        raise Problem("the program isn't running; or name a node: rapt node loss")
+        raise Problem("no backward pass runs: the program isn't running")
     raise Problem("no backward pass runs in this thread; stop in one with `rapt backward break`, or name a node or a tensor")
 
 

@@ -22,6 +22,7 @@ import re
 SHOWN = 8  # values of a row, rows of a matrix
 MOST = 1 << 22  # more elements are sampled for statistics
 MAX_RANK = 6
+OURS = r"rapt::(?:f(?:32|64)::)?"  # lldb leaves the inline namespace out
 
 
 class Problem(Exception):
@@ -319,15 +320,15 @@ def gradient_text(node):
 def value_text(v):
     """A member of an operation, in a few words."""
     kind = v.type
-    if re.match(r"rapt::f\d\d::Saved$", kind):
+    if re.match(OURS + r"Saved$", kind):
         return tensor_line(v.field("tensor_"))
-    if re.match(r"rapt::f\d\d::Tensor$", kind):
+    if re.match(OURS + r"Tensor$", kind):
         return tensor_line(v)
-    if re.match(r"rapt::f\d\d::Shape$", kind):
+    if re.match(OURS + r"Shape$", kind):
         return tuple_text(sizes_of(v))
-    if re.match(r"rapt::f\d\d::AttentionOptions$", kind):
+    if re.match(OURS + r"AttentionOptions$", kind):
         return options_text(v)
-    if re.match(r"rapt::f\d\d::Tokens$", kind):
+    if re.match(OURS + r"Tokens$", kind):
         return "Tokens" + tuple_text(sizes_of(v.field("shape")))
     if kind.startswith("std::vector<"):
         return "[" + ", ".join(value_text(e) for e in elements_of(v)) + "]"
@@ -391,7 +392,7 @@ def module_text(v):
         lines.append("\n  %s %s" % (text_of(p.field("name")), tuple_text(view.sizes) if view else "()"))
     if len(lines) > 40:
         lines[20:-20] = ["\n  … %d more" % (len(lines) - 40)]
-    kind = re.sub(r"^rapt::f\d\d::", "", v.type)
+    kind = re.sub("^" + OURS, "", v.type)
     return "%s%s: %d numbers in %d parameters%s" % (kind, ' "%s"' % path if path else "", total, len(parameters),
                                                    "".join(lines))
 
@@ -484,9 +485,9 @@ def handle_text(v):
 def kind_of(name, bases):
     """SHAPE, TENSOR, … for a class of this name with these bases, or None."""
     for one in [name] + list(bases):
-        match = re.match(r"rapt::f(32|64)::(\w+)$", one)
-        if match and match.group(2) in TEXTS:
-            return match.group(2)
+        match = re.match(OURS + r"(\w+)$", one)
+        if match and match.group(1) in TEXTS:
+            return match.group(1)
     return None
 
 

@@ -81,11 +81,8 @@ def rapt_print(argument):
     """rapt print t[3, :, 5]: a tensor, a slice of it, or a number and those around it.
     Without an argument: the gradient that comes into the node that runs."""
     namespaces()
-    if not argument:
-        node, frame = current()
-        say(memory.tensor_text(Value(incoming(node, frame))))
-        return
-    v, index = tensor_at(argument)
+    expression, index = split_index(argument)
+    v, index = tensor_at(argument) if expression else (incoming(*current()), index)
     view = viewed(v)
     if index is None:
         say(memory.tensor_text(Value(v)))
@@ -277,7 +274,7 @@ def rapt_check(argument):
     """rapt check [TENSOR or NODE]: compares the backward of one node, on the very inputs that it had, with differences.
     Calls a function of the program. Needs `rapt keep on` before the forward."""
     node = node_or_current(argument)
-    process("rapt check")
+    process()
     if not memory.elements_of(Value(node).field("kept")) and not Value(node).field("leaf_").int():
         raise Problem("%s kept no inputs%s: `rapt keep on`, and go to the next step" % (
             memory.describe(Value(node)), ", or they were freed after backward" * Value(node).field("released").int()))

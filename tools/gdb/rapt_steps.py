@@ -15,7 +15,7 @@ from rapt_print import parameters, reachable, tensor_at, viewed
 def keep(on):
     gdb.execute("set environment RAPT_KEEP_VALUES 1" if on else "unset environment RAPT_KEEP_VALUES")
     if gdb.selected_inferior().pid:
-        process("rapt keep")
+        process()
         for space in namespaces():
             gdb.execute("set var %s::detail::keep_values = %d" % (space, on))
 
@@ -101,6 +101,8 @@ def rapt_backward_break(argument):
     """rapt backward break [op=softmax] [module=blocks.3.attention] [nth=2]: stops before each node that fits, or before
     the nth of a pass. A module stands for what is in it too. `delete` takes the breakpoint away."""
     namespaces()
+    if gdb.selected_inferior().pid:
+        process()
     BackwardBreak(Wanted(argument, ["op", "module", "nth"]))
     keep(True)
 
@@ -210,7 +212,7 @@ def rapt_step(argument):
     """rapt step: runs one node of the backward pass, says what came in and what went out, and stops before the next.
     Outside of a backward pass: stops before the first node of the next one."""
     namespaces()
-    process("rapt step")
+    process()
     ran = []
 
     def after(node, dx):
@@ -234,27 +236,29 @@ def rapt_step(argument):
 
 
 def forward_origin(node):
-    """The oldest recorded operation under `node` whose result isn't finite, though its inputs are."""
-    broken = None
+    """The oldest recorded operation under `node` whose result isn't finite, though its inputs are, and True; or only
+    the oldest, and False."""
+    broken, made_here = None, False
     for v in reachable([node]):
         kept = [memory.view_of(t) for t in memory.elements_of(v.field("kept"))]
         if kept and not memory.Statistics(kept[-1]).finite:
-            if all(k is None or memory.Statistics(k).finite for k in kept[:-1]):
-                broken = v
-    return broken
+            sound = all(k is None or memory.Statistics(k).finite for k in kept[:-1])
+            if sound or not made_here:
+                broken, made_here = v, made_here or sound
+    return broken, made_here
 
 
 def origin_text(node):
     bad = [name for _, name, p in parameters() if not memory.Statistics(memory.view_of(Value(p["value"]))).finite]
     if bad:
         return "\nthe parameter %s is not finite itself" % bad[0]
-    origin = forward_origin(node)
+    origin, made_here = forward_origin(node)
     if origin is None:
         return ""
     set_variables(origin.v)
     kept = memory.elements_of(origin.field("kept"))
-    text = "\nin the forward, the first result that is not finite was made from finite numbers by $node =\n  "
-    text += memory.describe(origin)
+    text = "\nin the forward, the first result that is not finite was made%s by $node =\n  %s" % (
+        " from finite numbers" if made_here else ", from numbers that were not finite either,", memory.describe(origin))
     for i, t in enumerate(kept):
         text += "\n    %s: %s" % ("result" if i + 1 == len(kept) else "input %d" % i, memory.tensor_line(t))
     return text
@@ -277,7 +281,7 @@ def rapt_until(argument):
         bad = lambda view: memory.Statistics(view).norm > most or not memory.Statistics(view).finite
     else:
         bad = None
-        if not argument:
+        if not argument or argument.startswith("norm"):
             raise Problem("until what? nan, inf, norm>X, op=…, module=… or parameter=…")
         wanted = Wanted(argument, ["op", "module", "parameter", "nth"])
 
@@ -298,7 +302,7 @@ def rapt_until(argument):
 
     live = gdb.selected_inferior().pid
     if live:
-        process("rapt until")
+        process()
     keep(True)
     text = Journey(before, after, one_pass=False).go("continue" if live else "run")
     if text:
@@ -310,7 +314,7 @@ def rapt_watch(argument):
     """rapt watch t[3, 17]: stops when this number is written to, with a hardware watchpoint. When the tensor is freed its
     memory is used again for others: then delete the watchpoint."""
     namespaces()
-    process("rapt watch")
+    process()
     v, index = tensor_at(argument)
     view = viewed(v)
     number = lambda text: int(text) if text.lstrip("-").isdigit() else int(evaluate(text))

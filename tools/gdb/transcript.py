@@ -1,4 +1,4 @@
-"""Runs the commands of the file $commands in gdb and prints them with what they say, as a terminal would show it:
+"""Runs the commands of the files that $commands lists in gdb and prints them with what they say, as a terminal would show it:
 gdb -nx -batch -ex 'set $commands = "FILE"' -x transcript.py PROGRAM"""
 
 import gdb
@@ -10,14 +10,14 @@ for setting in ("pagination off", "width 0", "confirm off", "print thread-events
     except gdb.error:
         pass  # unknown to this gdb
 
-with open(gdb.convenience_variable("commands").string(), encoding="utf-8") as lines:
-    for line in lines.read().splitlines():
-        if not line or line.startswith("#"):
-            continue
-        gdb.write("(gdb) %s\n" % line)
+for file in gdb.convenience_variable("commands").string().split():
+    with open(file, encoding="utf-8") as lines:
+        commands = [line for line in lines.read().splitlines() if line and not line.startswith("#")]
+    for command in commands:
+        gdb.write("(gdb) %s\n" % command)
         gdb.flush()
         try:
-            gdb.execute(line)
+            gdb.execute(command)
         except gdb.error as error:
             gdb.write("%s\n" % error)
         gdb.flush()

@@ -1,0 +1,42 @@
+# Runs gdb on PROGRAM (and CORE) with the commands of the files COMMANDS, and compares what it says with EXPECTED. With
+# UPDATE_EXPECTED in the environment it writes EXPECTED instead: read the difference before you commit it.
+if(NOT GDB)
+  message("skipped: there is no gdb here")
+  return()
+endif()
+get_filename_component(folder ${PROGRAM} DIRECTORY)
+execute_process(COMMAND ${CMAKE_COMMAND} -E env OMP_NUM_THREADS=1 LC_ALL=C.UTF-8
+  ${GDB} -nx -batch -iex "add-auto-load-safe-path ${folder}" -d ${ROOT} -ex "set $commands = \"${COMMANDS}\""
+  -x ${ROOT}/tools/gdb/transcript.py ${PROGRAM} ${CORE} OUTPUT_VARIABLE out ERROR_VARIABLE out TIMEOUT 300)
+if(out MATCHES "ptrace: Operation not permitted|Could not trace|Python scripting is not supported")
+  message("skipped: gdb can't trace a process here, or has no Python")
+  return()
+endif()
+# Not the same everywhere: addresses, lines of the library, gdb's talk of threads and processes, the precision.
+string(FIND "${out}" "(gdb) " begin)
+string(SUBSTRING "${out}" ${begin} -1 out)
+foreach(noise IN ITEMS "\\[Thread debugging[^\n]*\n" "Using host libthread_db[^\n]*\n" "\\[Inferior[^\n]*\n" "\\[New [^\n]*\n"
+    "warning: (Source file is more|Memory read failed)[^\n]*\n" "(\\.\\./)+" "\\[Detaching[^\n]*\n")
+  string(REGEX REPLACE "${noise}" "" out "${out}")
+endforeach()
+string(REGEX REPLACE "0x[0-9a-f]+" "0x…" out "${out}")
+string(REGEX REPLACE "((autograd|core|nn)/[a-z_/]+\\.(cpp|h))(:|, line )[0-9]+" "\\1\\4…" out "${out}")
+string(REGEX REPLACE "\n[0-9]+\t" "\n…\t" out "${out}")
+string(REGEX REPLACE "analytic [^,]+, numeric [^:]+:" "analytic …, numeric …:" out "${out}")
+string(REPLACE "rapt::f64" "rapt::f32" out "${out}")
+string(REPLACE " of double" " of float" out "${out}")
+string(REPLACE "(double *)" "(float *)" out "${out}")
+if(ROUGH)  # a training's numbers differ from machine to machine
+  string(REGEX REPLACE "-?[0-9]+(\\.[0-9]+)?(e[-+][0-9]+)?" "#" out "${out}")
+endif()
+if(DEFINED ENV{UPDATE_EXPECTED})
+  file(WRITE ${EXPECTED} "${out}")
+  return()
+endif()
+file(READ ${EXPECTED} expected)
+if(NOT out STREQUAL expected)
+  get_filename_component(name ${EXPECTED} NAME)
+  file(WRITE ${folder}/${name}.actual "${out}")
+  execute_process(COMMAND diff -u ${EXPECTED} ${folder}/${name}.actual OUTPUT_VARIABLE difference)
+  message(FATAL_ERROR "gdb says something else than ${EXPECTED}:\n${difference}")
+endif()
