@@ -1,19 +1,38 @@
-# Runs gdb on PROGRAM (and CORE) with the commands of the files COMMANDS, and compares what it says with EXPECTED. With
-# UPDATE_EXPECTED in the environment it writes EXPECTED instead: read the difference before you commit it.
-if(NOT GDB)
-  message("skipped: there is no gdb here")
+# Runs gdb (or, with USE lldb, lldb) on PROGRAM (and CORE) with the commands of the files COMMANDS, and compares what it
+# says with EXPECTED. With UPDATE_EXPECTED in the environment it writes EXPECTED instead: read the difference.
+if(NOT DEBUGGER)
+  message("skipped: there is no ${USE} here")
   return()
 endif()
 get_filename_component(folder ${PROGRAM} DIRECTORY)
-execute_process(COMMAND ${CMAKE_COMMAND} -E env OMP_NUM_THREADS=1 LC_ALL=C.UTF-8
-  ${GDB} -nx -batch -iex "add-auto-load-safe-path ${folder}" -d ${ROOT} -ex "set $commands = \"${COMMANDS}\""
-  -x ${ROOT}/tools/gdb/transcript.py ${PROGRAM} ${CORE} OUTPUT_VARIABLE out ERROR_VARIABLE out TIMEOUT 300)
-if(out MATCHES "ptrace: Operation not permitted|Could not trace|Python scripting is not supported")
-  message("skipped: gdb can't trace a process here, or has no Python")
+if(USE STREQUAL lldb)
+  file(GLOB modules /usr/lib/llvm-*/lib/python3*/*-packages)  # Debian's lldb looks elsewhere
+  string(REPLACE ";" ":" modules "${modules}")
+  set(arguments -b -x -o "command script import ${ROOT}/tools/lldb/rapt_lldb.py" -o "settings set target.source-map . ${ROOT}")
+  separate_arguments(files UNIX_COMMAND "${COMMANDS}")
+  foreach(file IN LISTS files)
+    list(APPEND arguments -o "command source -e false ${file}")
+  endforeach()
+  if(CORE)
+    list(APPEND arguments -c ${CORE})
+  endif()
+  list(APPEND arguments ${PROGRAM})
+else()
+  set(arguments -nx -batch -iex "add-auto-load-safe-path ${folder}" -d ${ROOT} -ex "set $commands = \"${COMMANDS}\""
+    -x ${ROOT}/tools/gdb/transcript.py ${PROGRAM} ${CORE})
+endif()
+execute_process(COMMAND ${CMAKE_COMMAND} -E env OMP_NUM_THREADS=1 LC_ALL=C.UTF-8 PYTHONPATH=${modules}
+  ${DEBUGGER} ${arguments} OUTPUT_VARIABLE out ERROR_VARIABLE out TIMEOUT 300)
+if(out MATCHES "ptrace: Operation not permitted|Could not trace|not supported in this copy|embedded_interpreter|name 'lldb' is not defined")
+  message("skipped: ${USE} can't trace a process here, or has no Python")
   return()
 endif()
 # Not the same everywhere: addresses, lines of the library, gdb's talk of threads and processes, the precision.
-string(FIND "${out}" "(gdb) " begin)
+if(USE STREQUAL lldb)
+  string(FIND "${out}" "(lldb) frame variable" begin)
+else()
+  string(FIND "${out}" "(gdb) " begin)
+endif()
 string(SUBSTRING "${out}" ${begin} -1 out)
 foreach(noise IN ITEMS "\\[Thread debugging[^\n]*\n" "Using host libthread_db[^\n]*\n" "\\[Inferior[^\n]*\n" "\\[New [^\n]*\n"
     "warning: (Source file is more|Memory read failed)[^\n]*\n" "(\\.\\./)+" "\\[Detaching[^\n]*\n")
@@ -38,5 +57,5 @@ if(NOT out STREQUAL expected)
   get_filename_component(name ${EXPECTED} NAME)
   file(WRITE ${folder}/${name}.actual "${out}")
   execute_process(COMMAND diff -u ${EXPECTED} ${folder}/${name}.actual OUTPUT_VARIABLE difference)
-  message(FATAL_ERROR "gdb says something else than ${EXPECTED}:\n${difference}")
+  message(FATAL_ERROR "${USE} says something else than ${EXPECTED}:\n${difference}")
 endif()

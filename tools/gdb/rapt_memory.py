@@ -413,7 +413,7 @@ def class_name(kind):
 def rule_text(pointer):
     """A rule of a mask, score or normaliser by its class: And(a, b), Window(left 256, right 256)."""
     rule = pointer.target().dynamic()
-    name = class_name(rule.type)
+    name = class_name(getattr(rule, "named", rule.type))  # named: where the debugger knows no more than the name
     members = dict(rule.fields())
     for wrapped in [n for n in ("rule",) if n in members]:
         inner = rule_text(pointer_of(members[wrapped]))
@@ -426,7 +426,7 @@ def rule_text(pointer):
         return "!" + parts[0] if name == "Not" else "%s(%s)" % (name.lower(), ", ".join(parts))
     if "name_" in members:
         name = text_of(members.pop("name_"))
-    shown = ["%s %s" % (n, value_text(m)) for n, m in members.items() if n != "f" and not value_text(m).startswith("<")]
+    shown = ["%s %s" % (n, value_text(m)) for n, m in members.items() if n not in ("f", "tables") and not value_text(m).startswith("<")]
     try:
         shown += ["Tensor" + tuple_text(sizes_of(t.field("shape"))) for t in elements_of(rule.field("tables"))]
     except Problem:

@@ -1,8 +1,10 @@
 """rapt in lldb: tensors, shapes, nodes, attention options and modules are shown as tools/gdb/rapt.py shows them.
 
 (lldb) command script import tools/lldb/rapt_lldb.py
-(lldb) frame variable x            or: print x
-(lldb) rapt model                  anything, also a module of your own, a pointer to a node, t[3, :, 5]"""
+(lldb) frame variable x            or, in a live process: print x
+(lldb) rapt model                  anything, also a module of your own, a pointer to a node, t[3, :, 5]
+
+lldb finds fewer classes by their vtables than gdb: of an operation in an unnamed namespace it may show the name alone."""
 
 import os
 import re
@@ -69,14 +71,18 @@ class Value:
     def dynamic(self):
         target = self.v.GetTarget()
         vtable = int.from_bytes(self.read(self.address, 8), "little")
-        name = target.ResolveLoadAddress(vtable).GetSymbol().GetName() or ""
-        kind = target.FindFirstType(name[len("vtable for "):]) if name.startswith("vtable for ") else None
-        return self._at(self.address, kind) if kind and kind.IsValid() else self
+        destructor = int.from_bytes(self.read(vtable, 8), "little")  # the first virtual function
+        name = (target.ResolveLoadAddress(destructor).GetSymbol().GetName() or "").split("::~")[0]
+        kind = target.FindFirstType(name)
+        found = self._at(self.address, kind) if kind.IsValid() else self
+        found.named = name
+        return found
 
     def read(self, address, size):
         error = lldb.SBError()
-        data = self.v.GetProcess().ReadMemory(address, size, error) if size else b""
-        if error.Fail():
+        target = self.v.GetTarget()  # and not its process: a core file leaves constants to the program's file
+        data = target.ReadMemory(target.ResolveLoadAddress(address), size, error) if size else b""
+        if error.Fail() or len(data) != size:
             raise Problem("the memory at %#x can't be read: freed, or not in this core file?" % address)
         return data
 
@@ -129,6 +135,8 @@ def rapt(debugger, command, context, result, _):
 
 
 def __lldb_init_module(debugger, _):
-    for command in (r"type summary add -e -x '^rapt::f(32|64)::\w+$' -F rapt_lldb.summary -w rapt",
+    modules = "[A-Z][A-Za-z]*(Linear|Embedding|Norm|Dropout|Attention|Mlp|Block)|Linear|Embedding|Dropout|Mlp|Gpt"
+    names = "|".join(memory.TEXTS) + "|" + modules
+    for command in (r"type summary add -x '^rapt::(f(32|64)::)?(%s)$' -F rapt_lldb.summary -w rapt" % names,
                     "type category enable rapt", "command script add -f rapt_lldb.rapt rapt"):
         debugger.HandleCommand(command)
