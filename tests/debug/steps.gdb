@@ -25,6 +25,8 @@ rapt step
 rapt check
 rapt until op=linear
 rapt graph steps.dot
+python import os; os.environ["PATH"] = ""
+rapt graph steps.svg
 rapt graph no/such/folder/steps.svg
 rapt until parameter=head.slope
 rapt step

@@ -7,6 +7,7 @@ import gdb
 import gdb.printing
 
 import rapt_memory as memory
+import rapt_shown as shown
 from rapt_memory import Problem
 
 
@@ -61,8 +62,10 @@ class Value:
         return Value(element(self.v, i))
 
     def dynamic(self):
-        kind = class_of(array.array("Q", self.read(self.address, 8))[0])
-        return Value(element(self.v.address.cast(VOID).cast(kind.pointer()), 0)) if kind else self
+        kind, name = class_of(array.array("Q", self.read(self.address, 8))[0])
+        found = Value(element(self.v.address.cast(VOID).cast(kind.pointer()), 0)) if kind else self
+        found.named = name or found.type
+        return found
 
     @staticmethod
     def read(address, size):
@@ -89,18 +92,20 @@ CLASSES = {}  # by the address of the vtable
 
 
 def class_of(vtable):
-    """The class with this vtable, or None: by the vtable's name, or as the `this` of its first virtual function."""
+    """The class with this vtable, or None, and its name: by the vtable's name, or as the `this` of its first virtual
+    function."""
     if vtable not in CLASSES:
-        CLASSES[vtable] = None
+        found = None
         match = re.match(r"vtable for (.*) \+ 16", gdb.execute("info symbol %#x" % vtable, to_string=True))
         try:
             if match:
-                CLASSES[vtable] = gdb.lookup_type(match.group(1))
+                found = gdb.lookup_type(match.group(1))
         except gdb.error:
             function = array.array("Q", Value.read(vtable + 16, 8))[0]
             block = gdb.block_for_pc(function)
             if block and block.function and block.function.type.fields():
-                CLASSES[vtable] = block.function.type.fields()[0].type.target().unqualified()
+                found = block.function.type.fields()[0].type.target().unqualified()
+        CLASSES[vtable] = found, match.group(1) if match else ""
     return CLASSES[vtable]
 
 
@@ -123,7 +128,7 @@ class Printer:
 
     def to_string(self):
         options = gdb.print_options() if hasattr(gdb, "print_options") else {}
-        return memory.show(Value(self.v), self.kind, brief=options.get("summary", False))  # brief: in a backtrace
+        return shown.show(Value(self.v), self.kind, brief=options.get("summary", False))  # brief: in a backtrace
 
 
 class Printers(gdb.printing.PrettyPrinter):
@@ -137,7 +142,7 @@ class Printers(gdb.printing.PrettyPrinter):
             return None
         name = str(kind)
         if name not in self.kinds:
-            self.kinds[name] = memory.kind_of(name, bases_of(kind))
+            self.kinds[name] = shown.kind_of(name, bases_of(kind))
         return Printer(v, self.kinds[name]) if self.kinds[name] else None
 
 
@@ -211,7 +216,7 @@ def evaluate(text):
 
 def is_kind(v, kind):
     base = v.type.strip_typedefs().unqualified()
-    return base.code == gdb.TYPE_CODE_STRUCT and memory.kind_of(str(base), bases_of(base)) == kind
+    return base.code == gdb.TYPE_CODE_STRUCT and shown.kind_of(str(base), bases_of(base)) == kind
 
 
 def node_of(v):
@@ -221,15 +226,15 @@ def node_of(v):
         if int(v) == 0:
             raise Problem("a null pointer, not a node")
         return node_of(v.dereference())
-    if is_kind(v, memory.NODE):
+    if is_kind(v, shown.NODE):
         Value.read(int(v.address), 8)
         return v
-    if is_kind(v, memory.TENSOR):
+    if is_kind(v, shown.TENSOR):
         pointer = memory.pointer_of(Value(v).field("node"))
         if pointer.int() == 0:
             raise Problem("this tensor has no node: no gradient is wanted of it")
         return pointer.target().v
-    if is_kind(v, memory.HANDLE):
+    if is_kind(v, shown.HANDLE):
         return node_of(v["node"])
     name = str(kind.unqualified())
     if name.startswith("std::weak_ptr<"):
@@ -311,7 +316,7 @@ def command(name, prefix=False, completion=gdb.COMPLETE_NONE):
                 self.dont_repeat()
                 try:
                     function(argument.strip())
-                except (Problem, gdb.MemoryError, gdb.error) as problem:
+                except (Problem, OSError, gdb.MemoryError, gdb.error) as problem:
                     raise gdb.GdbError("%s: %s" % (name, problem))
 
         Command(name, gdb.COMMAND_DATA, completion, prefix)

@@ -1,5 +1,6 @@
 """The commands that look: they read memory only (but rapt check), so they work on a core file."""
 
+import math
 import os
 import re
 import shutil
@@ -8,13 +9,15 @@ import subprocess
 import gdb
 
 import rapt_memory as memory
+import rapt_shown as shown
 from rapt_gdb import (Problem, Value, command, current, evaluate, function_of, is_kind, namespaces, node_of,
                       node_or_current, process, read, say, set_variables)
 
 
 @command("rapt", prefix=True)
 def rapt(argument):
-    """Watching rapt's tensors and gradients. Look: rapt print, node, where, grads, graph, check. Go: rapt backward break,
+    """Watching rapt's tensors and gradients.
+    Look: rapt print, node, where, grads, graph, check. Go: rapt backward break,
     step, until, watch. `help rapt print` and so on say more; docs/debugging.md shows them at work."""
     gdb.execute("help rapt")
 
@@ -45,7 +48,7 @@ def value_at(text):
     kind = str(v.type.strip_typedefs().unqualified())
     if kind.startswith("std::shared_ptr<"):
         v = memory.pointer_of(Value(v)).target().v
-    if is_kind(v, memory.TENSOR):
+    if is_kind(v, shown.TENSOR):
         return v, index
     if kind.startswith("std::vector<"):
         elements = memory.elements_of(Value(v))
@@ -61,9 +64,9 @@ def tensor_at(text):
     v, index = value_at(text)
     if v.type.strip_typedefs().code == gdb.TYPE_CODE_PTR and int(v):
         v = v.dereference()
-    if is_kind(v, memory.NODE):
+    if is_kind(v, shown.NODE):
         raise Problem("this is a node, not a tensor: see rapt node")
-    if not is_kind(v, memory.TENSOR):
+    if not is_kind(v, shown.TENSOR):
         raise Problem("a value of type %s is no tensor" % v.type)
     return v, index
 
@@ -78,14 +81,14 @@ def viewed(v):
 
 @command("rapt print", completion=gdb.COMPLETE_EXPRESSION)
 def rapt_print(argument):
-    """rapt print t[3, :, 5]: a tensor, a slice of it, or a number and those around it.
+    """Print a tensor, a slice of it, or a number and those around it: rapt print t[3, :, 5].
     Without an argument: the gradient that comes into the node that runs."""
     namespaces()
     expression, index = split_index(argument)
     v, index = tensor_at(argument) if expression else (incoming(*current()), index)
     view = viewed(v)
     if index is None:
-        say(memory.tensor_text(Value(v)))
+        say(shown.tensor_text(Value(v)))
         return
     number = lambda text: int(text) if text.lstrip("-").isdigit() else int(evaluate(text))
     say(memory.part_text(view, memory.parse_index(index, view.sizes, number), index))
@@ -119,11 +122,12 @@ Parameter()
 
 @command("rapt node", completion=gdb.COMPLETE_EXPRESSION)
 def rapt_node(argument):
-    """rapt node [TENSOR or NODE]: what made a tensor: name, line, module, inputs, what is saved. Without an argument: the
+    """Say what made a tensor: rapt node [TENSOR or NODE].
+    Name, line, module, inputs, what is saved. Without an argument: the
     node that runs. Leaves it in $node."""
     node = node_or_current(argument)
     set_variables(node)
-    say(memory.node_text(Value(node)))
+    say(shown.node_text(Value(node)))
 
 
 def source_line(file, line):
@@ -143,7 +147,7 @@ def source_line(file, line):
 
 @command("rapt where", completion=gdb.COMPLETE_EXPRESSION)
 def rapt_where(argument):
-    """rapt where [TENSOR or NODE]: the lines of the forward that made a node, and those that made its inputs."""
+    """Show the lines of the forward that made a node, and its inputs: rapt where [TENSOR or NODE]."""
     node = node_or_current(argument)
     seen = set()
 
@@ -154,7 +158,7 @@ def rapt_where(argument):
         seen.add(v.address)
         where = v.field("where")
         file, number = memory.c_text(where.field("file")), where.field("line").int()
-        text = "  " * depth + memory.describe(v)
+        text = "  " * depth + shown.describe(v)
         if file:
             text += " in %s\n%s    %s" % (memory.c_text(where.field("function")), "  " * depth, source_line(file, number))
         say(text)
@@ -178,12 +182,12 @@ def parameters():
             continue
         for pointer in memory.elements_of(Value(symbol.value())):
             node = pointer.target().v
-            yield space, memory.describe(Value(node)), node
+            yield space, shown.describe(Value(node)), node
 
 
 @command("rapt grads")
 def rapt_grads(argument):
-    """rapt grads [--top N]: the gradients of all parameters, largest norm first, with their ratio to the weights'."""
+    """List the gradients of all parameters by norm, and their ratio to the weights': rapt grads [--top N]."""
     match = re.match(r"(?:--top[ =](\d+))?$", argument)
     if not match:
         raise Problem("there is only --top N")
@@ -230,7 +234,7 @@ def colour(node):
             s = memory.Statistics(view)
             if not s.finite:
                 return "#ff6666"
-            level = min(max(memory.math.log10(s.norm + 1e-30) + 6, 0), 8) / 8
+            level = min(max(math.log10(s.norm + 1e-30) + 6, 0), 8) / 8
             return "#%02x%02xff" % (int(235 - 120 * level), int(240 - 90 * level))
     return "#ffffff"
 
@@ -238,7 +242,7 @@ def colour(node):
 def dot_text(nodes):
     lines = ["digraph rapt {", "  rankdir=BT; node [shape=box style=filled fontname=Helvetica];"]
     for n in nodes:
-        label = "%s\\n%s" % (memory.describe(n), memory.tuple_text(memory.sizes_of(n.field("shape"))))
+        label = "%s\\n%s" % (shown.describe(n), memory.tuple_text(memory.sizes_of(n.field("shape"))))
         lines.append('  n%d [label="%s" fillcolor="%s"];' % (n.field("sequence").int(), label, colour(n)))
         for pointer in memory.elements_of(n.field("inputs")):
             if memory.pointer_of(pointer).int():
@@ -249,7 +253,8 @@ def dot_text(nodes):
 
 @command("rapt graph", completion=gdb.COMPLETE_FILENAME)
 def rapt_graph(argument):
-    """rapt graph FILE.svg [TENSOR or NODE]: draws the graph under it, or under the node that runs, with Graphviz."""
+    """Draw the graph under a node, with Graphviz: rapt graph FILE.svg [TENSOR or NODE].
+    Without a node: under the one that runs."""
     file, _, expression = argument.partition(" ")
     if not file:
         raise Problem("where to? rapt graph FILE.svg")
@@ -271,13 +276,13 @@ def rapt_graph(argument):
 
 @command("rapt check", completion=gdb.COMPLETE_EXPRESSION)
 def rapt_check(argument):
-    """rapt check [TENSOR or NODE]: compares the backward of one node, on the very inputs that it had, with differences.
+    """Compare the backward of one node, on the very inputs that it had, with differences: rapt check [TENSOR or NODE].
     Calls a function of the program. Needs `rapt keep on` before the forward."""
     node = node_or_current(argument)
     process()
     if not memory.elements_of(Value(node).field("kept")) and not Value(node).field("leaf_").int():
         raise Problem("%s kept no inputs%s: `rapt keep on`, and go to the next step" % (
-            memory.describe(Value(node)), ", or they were freed after backward" * Value(node).field("released").int()))
+            shown.describe(Value(node)), ", or they were freed after backward" * Value(node).field("released").int()))
     space = re.search(r"rapt::f\d\d", str(node.type.strip_typedefs())).group()
     check = gdb.lookup_global_symbol(space + "::detail::check_node").value()
     enabled = [b for b in gdb.breakpoints() if b.enabled]

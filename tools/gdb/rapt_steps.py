@@ -5,6 +5,7 @@ import re
 import gdb
 
 import rapt_memory as memory
+import rapt_shown as shown
 from rapt_gdb import (BACKWARD, HAS_RUN, RUN_NODE, Problem, Value, command, current, evaluate, frames, function_of,
                       is_kind, namespaces, node_or_current, process, read, say, set_variables, tensors_of)
 from rapt_print import parameters, reachable, tensor_at, viewed
@@ -22,8 +23,8 @@ def keep(on):
 
 @command("rapt keep")
 def rapt_keep(argument):
-    """rapt keep on|off: whether nodes keep their inputs and results until they have run, from the next forward on. Then
-    rapt node shows them, rapt check works and rapt until finds the operation where the forward went wrong; a step
+    """Have nodes keep their inputs and results until they have run, or not: rapt keep on|off.
+    It holds from the next forward on. Then rapt node shows them, rapt check works and rapt until finds the operation where the forward went wrong; a step
     holds all its intermediate results at once. `rapt until` and `rapt backward break` turn it on."""
     namespaces()
     if argument not in ("on", "off"):
@@ -55,13 +56,13 @@ class Wanted:
         if sequence >= self.last:
             self.seen = 0  # nodes run newest first: another pass
         self.last = sequence
-        module, leaf = memory.module_of(v), v.field("leaf_").int()
+        module, leaf = shown.module_of(v), v.field("leaf_").int()
         for name, value in self.wants.items():
             if name == "op" and memory.c_text(v.field("name_")) != value:
                 return False
             if name == "module" and module != value and not module.startswith(value + "."):
                 return False
-            if name == "parameter" and not (leaf and memory.describe(v) == value):
+            if name == "parameter" and not (leaf and shown.describe(v) == value):
                 return False
         self.seen += 1
         return self.seen == self.nth
@@ -92,14 +93,14 @@ class BackwardBreak(gdb.Breakpoint):
 
 @command("rapt backward", prefix=True)
 def rapt_backward(argument):
-    """rapt backward break: breakpoints between the nodes of a backward pass."""
+    """Breakpoints between the nodes of a backward pass: rapt backward break."""
     gdb.execute("help rapt backward")
 
 
 @command("rapt backward break")
 def rapt_backward_break(argument):
-    """rapt backward break [op=softmax] [module=blocks.3.attention] [nth=2]: stops before each node that fits, or before
-    the nth of a pass. A module stands for what is in it too. `delete` takes the breakpoint away."""
+    """Stop before nodes: rapt backward break [op=softmax] [module=blocks.3.attention] [nth=2].
+    Before each node that fits, or the nth of a pass. A module stands for what is in it too. `delete` takes the breakpoint away."""
     namespaces()
     if gdb.selected_inferior().pid:
         process()
@@ -112,19 +113,19 @@ def rapt_backward_break(argument):
 
 def arriving(node, dy):
     return "%s: its gradient %s comes in with %s" % (
-        memory.describe(Value(node)), memory.tuple_text(memory.sizes_of(Value(dy).field("shape"))),
+        shown.describe(Value(node)), memory.tuple_text(memory.sizes_of(Value(dy).field("shape"))),
         memory.norm_text(memory.view_of(Value(dy))))
 
 
 def leaving(node, dx):
     v = Value(node)
     if v.field("leaf_").int():
-        return "  it keeps the gradient: " + memory.gradient_text(v)
+        return "  it keeps the gradient: " + shown.gradient_text(v)
     lines = []
     for i, (view, pointer) in enumerate(zip(tensors_of(dx), memory.elements_of(v.field("inputs")))):
         to = memory.pointer_of(pointer)
         if to.int():
-            lines.append("  to %s: %s" % (memory.describe(to.target()), memory.norm_text(view)))
+            lines.append("  to %s: %s" % (shown.describe(to.target()), memory.norm_text(view)))
     return "\n".join(lines)
 
 
@@ -209,7 +210,8 @@ class Journey:
 
 @command("rapt step")
 def rapt_step(argument):
-    """rapt step: runs one node of the backward pass, says what came in and what went out, and stops before the next.
+    """Run one node of the backward pass, and say what came in and what went out.
+    Stops before the next.
     Outside of a backward pass: stops before the first node of the next one."""
     namespaces()
     process()
@@ -258,16 +260,16 @@ def origin_text(node):
     set_variables(origin.v)
     kept = memory.elements_of(origin.field("kept"))
     text = "\nin the forward, the first result that is not finite was made%s by $node =\n  %s" % (
-        " from finite numbers" if made_here else ", from numbers that were not finite either,", memory.describe(origin))
+        " from finite numbers" if made_here else ", from numbers that were not finite either,", shown.describe(origin))
     for i, t in enumerate(kept):
-        text += "\n    %s: %s" % ("result" if i + 1 == len(kept) else "input %d" % i, memory.tensor_line(t))
+        text += "\n    %s: %s" % ("result" if i + 1 == len(kept) else "input %d" % i, shown.tensor_line(t))
     return text
 
 
 @command("rapt until")
 def rapt_until(argument):
-    """rapt until nan|inf|norm>X|op=…|module=…|parameter=…: runs backward passes until a node gives a gradient with a NaN,
-    an Inf, or a norm above X; or until a node of that operation, module or parameter is next. For nan and inf it also
+    """Run until a gradient or a node: rapt until nan|inf|norm>X|op=…|module=…|parameter=….
+    Until a node gives a gradient with a NaN, an Inf, or a norm above X; or until a node of that operation, module or parameter is next. For nan and inf it also
     names the operation of the forward where they began. Starts the program if it isn't running."""
     namespaces()
     match = re.match(r"norm\s*>\s*([-+.\deE]+)$", argument)
@@ -298,7 +300,7 @@ def rapt_until(argument):
     def after(node, dx):
         if bad is None or not any(view is not None and bad(view) for view in tensors_of(dx)):
             return None
-        return found(node, None, "%s has run:\n%s" % (memory.describe(Value(node)), leaving(node, dx)))
+        return found(node, None, "%s has run:\n%s" % (shown.describe(Value(node)), leaving(node, dx)))
 
     live = gdb.selected_inferior().pid
     if live:
@@ -311,7 +313,8 @@ def rapt_until(argument):
 
 @command("rapt watch", completion=gdb.COMPLETE_EXPRESSION)
 def rapt_watch(argument):
-    """rapt watch t[3, 17]: stops when this number is written to, with a hardware watchpoint. When the tensor is freed its
+    """Stop when a number is written to, by a hardware watchpoint: rapt watch t[3, 17].
+    When the tensor is freed its
     memory is used again for others: then delete the watchpoint."""
     namespaces()
     process()

@@ -14,6 +14,7 @@ import lldb
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.realpath(__file__)), "..", "gdb"))
 import rapt_memory as memory  # noqa: E402
+import rapt_shown as shown  # noqa: E402
 from rapt_memory import Problem  # noqa: E402
 
 
@@ -96,8 +97,8 @@ def bases_of(kind):
 
 
 def text_of(v):
-    kind = memory.kind_of(v.type, v.bases())
-    return memory.show(v, kind) if kind else None
+    kind = shown.kind_of(v.type, v.bases())
+    return shown.show(v, kind) if kind else None
 
 
 def summary(v, _):
@@ -118,25 +119,25 @@ def rapt(debugger, command, context, result, _):
             v = v.target()
         if v.type.startswith("std::shared_ptr<"):
             v = memory.pointer_of(v).target()
-        kind = memory.kind_of(v.type, v.bases())
+        kind = shown.kind_of(v.type, v.bases())
         if kind is None:
             raise Problem("a value of type %s is nothing of rapt's" % v.type)
         if match:
-            if kind != memory.TENSOR:
+            if kind != shown.TENSOR:
                 raise Problem("a value of type %s is no tensor" % v.type)
             view = memory.view_of(v)
             if view is None:
                 raise Problem("this tensor holds nothing")
             result.AppendMessage(memory.part_text(view, memory.parse_index(match.group(2), view.sizes), match.group(2)))
         else:
-            result.AppendMessage(memory.show(v, kind))
+            result.AppendMessage(shown.show(v, kind))
     except Problem as problem:
         result.SetError("rapt: %s" % problem)
 
 
 def __lldb_init_module(debugger, _):
     modules = "[A-Z][A-Za-z]*(Linear|Embedding|Norm|Dropout|Attention|Mlp|Block)|Linear|Embedding|Dropout|Mlp|Gpt"
-    names = "|".join(memory.TEXTS) + "|" + modules
+    names = "|".join(shown.TEXTS) + "|" + modules
     for command in (r"type summary add -x '^rapt::(f(32|64)::)?(%s)$' -F rapt_lldb.summary -w rapt" % names,
                     "type category enable rapt", "command script add -f rapt_lldb.rapt rapt"):
         debugger.HandleCommand(command)
