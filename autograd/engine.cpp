@@ -33,6 +33,7 @@ void keep(Node& node, const Tensor& g) {
 
 /// Runs one node: its hooks, then its backward. A place for a breakpoint; never inlined, so that it has a frame.
 [[gnu::noinline]] std::vector<Tensor> run_node(Node& node, Tensor dy) {
+  asm volatile("nop");  // so that a breakpoint stops on this line, and not in a header
   ObservedOperation observed(node, dy);
   for (auto& [id, hook] : std::vector(node.hooks)) {
     Tensor changed = hook(dy);
@@ -91,6 +92,7 @@ void run(const NodePtr& root, const Tensor& seed) {
           "backward: {} was already differentiated and has let go of what it saved; run the forward again",
           node->describe());
     std::vector<Tensor> dx = run_node(*node, std::move(dy));
+    detail::node_has_run(*node, dx);
     if (node->is_leaf()) continue;
     check(dx.size() == node->inputs.size(), "backward of {}: {} gradients for {} inputs", node->describe(), dx.size(),
           node->inputs.size());

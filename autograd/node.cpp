@@ -27,9 +27,11 @@ const ModulePath& current_module() { return scope_path; }
 Node::Node() : sequence(next_sequence.fetch_add(1, std::memory_order_relaxed)) {}
 Node::~Node() { unlink(); }
 std::vector<Tensor> Node::backward(const Tensor&) { return {}; }
+std::shared_ptr<Node> Node::repeat(std::span<const Tensor>, Tensor&) const { return nullptr; }
 
 void Node::release() {
   released = true;
+  kept.clear();
   unlink();
 }
 

@@ -1,6 +1,7 @@
 #pragma once
 #include <functional>
 #include <memory>
+#include <span>
 #include <vector>
 
 #include "../core/tensor.h"
@@ -21,9 +22,10 @@ struct Node {
   Where where;                                ///< the line that made it
   ModulePath module;                          ///< and the module it was made in
   std::vector<std::pair<uint64_t, GradientHook>> hooks;
-  bool retain = false;    ///< keep the gradient though it is no leaf
-  bool released = false;  ///< backward has passed and what was saved is gone
-  bool queued = false;    ///< waits in the running backward pass
+  std::vector<Tensor> kept;  ///< the inputs and then the result; only where a debugger asked for it (debugger.h)
+  bool retain = false;       ///< keep the gradient though it is no leaf
+  bool released = false;     ///< backward has passed and what was saved is gone
+  bool queued = false;       ///< waits in the running backward pass
 
   Node();
   virtual ~Node();
@@ -31,18 +33,23 @@ struct Node {
   Node& operator=(const Node&) = delete;
 
   bool is_leaf() const { return leaf_; }
-  virtual const char* name() const { return "leaf"; }
+  /// Of the operation, or of the parameter. A plain field, for debuggers.
+  const char* name() const { return name_; }
   /// The gradients of the inputs; one may be empty where its input wants none.
   virtual std::vector<Tensor> backward(const Tensor& dy);
   /// Lets go of saved tensors and of the inputs.
   virtual void release();
   /// Called when the gradient of a leaf has been added to.
   virtual void received() {}
+  /// A node of the same operation for other inputs, which y becomes the result of; the operation itself is left alone.
+  /// Null where it can't be run a second time.
+  virtual std::shared_ptr<Node> repeat(std::span<const Tensor> inputs, Tensor& y) const;
   /// "softmax (model.cpp:12, in blocks.3.attention)"
   std::string describe() const;
 
  protected:
   bool leaf_ = true;
+  const char* name_ = "leaf";
   void unlink();
 };
 

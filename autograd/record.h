@@ -1,7 +1,9 @@
 #pragma once
 #include <span>
+#include <type_traits>
 #include <utility>
 
+#include "debugger.h"
 #include "observer.h"
 
 namespace rapt::inline RAPT_ABI {
@@ -38,17 +40,33 @@ class Saved {
 /// and, for profiles, if it likes
 ///   Cost cost(std::span<const Tensor> x, Needs) const;     // asked after forward
 /// `forward` sees detached tensors, so what it saves (as Saved) never holds the graph. `backward` gives one gradient
-/// for each input, in the input's shape or a shape that it broadcasts to; the engine sums it back.
+/// for each input, in the input's shape or a shape that it broadcasts to; the engine sums it back. An operation whose
+/// results come from elsewhere than its inputs says `static constexpr bool repeatable = false;`.
 template <class Op>
 struct OpNode final : Node {
   Op op;
   Needs needs;
-  OpNode(Op o, Needs n) : op(std::move(o)), needs(n) { leaf_ = false; }
-  const char* name() const override { return Op::name; }
+  OpNode(Op o, Needs n) : op(std::move(o)), needs(n) {
+    leaf_ = false;
+    name_ = op.name;
+  }
   std::vector<Tensor> backward(const Tensor& dy) override { return std::as_const(op).backward(dy, needs); }
   void release() override {
     op = Op{};
     Node::release();
+  }
+  std::shared_ptr<Node> repeat(std::span<const Tensor> x, Tensor& y) const override {
+    if constexpr (!std::is_copy_constructible_v<Op> || requires { requires !Op::repeatable; }) {
+      return nullptr;
+    } else {
+      auto node = std::make_shared<OpNode>(op, needs);
+      if constexpr (requires { node->op.forward(x, needs); }) {
+        y = node->op.forward(x, needs);
+      } else {
+        y = node->op.forward(x);
+      }
+      return node;
+    }
   }
 };
 
@@ -84,6 +102,8 @@ Tensor record(Op op, std::span<const Tensor> inputs, Where where = Where::here()
   }
   auto node = std::make_shared<OpNode<Op>>(std::move(op), needs);
   detail::link(*node, inputs, y.shape, where);
+  if (detail::keep_values) [[unlikely]]
+    detail::keep(*node, detached, y);
   y.node = std::move(node);
   observed.end({&y, 1}, y.node.get());
   return y;

@@ -11,18 +11,32 @@ namespace {
 
 thread_local bool is_training = true;
 
-std::mutex unclaimed_mutex;
+std::mutex parameters_mutex;
 std::vector<std::string> unclaimed;
+
+struct ParameterNode;
+// All there are, for debuggers; never destroyed, because parameters may live in static variables.
+[[gnu::used]] std::vector<ParameterNode*>& live_parameters = *new std::vector<ParameterNode*>;
 
 /// The leaf behind a parameter.
 struct ParameterNode final : Node {
-  std::string parameter_name;
+  const std::string parameter_name;
+  const Tensor value;
   bool claimed = false;
   bool reported = false;
-  const char* name() const override { return parameter_name.c_str(); }
+  ParameterNode(std::string name, Tensor x) : parameter_name(std::move(name)), value(std::move(x)) {
+    name_ = parameter_name.c_str();
+    shape = value.shape;
+    std::lock_guard lock(parameters_mutex);
+    live_parameters.push_back(this);
+  }
+  ~ParameterNode() override {
+    std::lock_guard lock(parameters_mutex);
+    std::erase(live_parameters, this);
+  }
   void received() override {
     if (claimed || std::exchange(reported, true)) return;
-    std::lock_guard lock(unclaimed_mutex);
+    std::lock_guard lock(parameters_mutex);
     unclaimed.push_back(module->empty() ? parameter_name : fmt::format("{}.{}", *module, parameter_name));
   }
 };
@@ -43,11 +57,9 @@ void Module::zero_gradients() const {
 
 Tensor Module::param(const std::string& name, const Tensor& value) {
   check(bool(value), "module: the parameter {} holds nothing", name);
-  auto node = std::make_shared<ParameterNode>();
-  node->shape = value.shape;
-  node->module = path();
-  node->parameter_name = name;
   Tensor tensor = value.detach();
+  auto node = std::make_shared<ParameterNode>(name, tensor);
+  node->module = path();
   tensor.node = std::move(node);
   add(name, tensor);
   return tensor;
@@ -102,7 +114,7 @@ void claim_parameter(const Tensor& parameter) {
 }
 
 std::vector<std::string> unclaimed_parameters() {
-  std::lock_guard lock(unclaimed_mutex);
+  std::lock_guard lock(parameters_mutex);
   return std::exchange(unclaimed, {});
 }
 

@@ -73,6 +73,7 @@ struct Attention {
     }
     Tensor heads = split_heads(y), l = empty({heads.shape[0], heads.shape[1], heads.shape[2]});
     attention_forward(call(x), heads, l);
+    if (lse->value) lse = std::make_shared<LogSumExp>();  // a copy of an operation that has run: not that one's
     lse->value = l;
     if (needs.any()) {
       inputs.assign(x.begin(), x.end());
@@ -115,6 +116,7 @@ struct Attention {
 
 struct LogSumExpOf {
   static constexpr auto name = "attention_lse";
+  static constexpr bool repeatable = false;  // its value is attention's
   std::shared_ptr<LogSumExp> lse;
   Tensor forward(std::span<const Tensor>) { return lse->value; }
   std::vector<Tensor> backward(const Tensor& dy, Needs) const {

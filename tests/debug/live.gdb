@@ -1,0 +1,3 @@
+break look_here
+run
+

@@ -1,0 +1,3 @@
+rapt until nan
+rapt where $node
+rapt print $node->kept[0]

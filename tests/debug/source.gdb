@@ -1,0 +1,2 @@
+# Not loaded by itself here
+source -s tools/gdb/rapt.py

@@ -1,0 +1,59 @@
+# Before the program runs
+rapt step
+rapt check
+rapt watch x[0]
+rapt backward break op=softmax
+rapt backward break color=red
+rapt backward break nth=0
+rapt until
+rapt until norm>many
+break look_here
+run
+delete 2
+frame function main
+rapt print y.node._M_ptr->kept[0]
+# Into the backward pass: where, what, and one node
+continue
+rapt node
+rapt print
+rapt print [0, :]
+rapt print [0, 3]
+rapt print y
+rapt where
+rapt check
+rapt step
+rapt check
+rapt until op=linear
+rapt graph steps.dot
+python import os; os.environ["PATH"] = ""
+rapt graph steps.svg
+rapt graph no/such/folder/steps.svg
+rapt until parameter=head.slope
+rapt step
+rapt grads --top 2
+delete
+# The next pass: a wrong backward, and a norm
+rapt until op=crooked
+rapt check
+rapt until norm>30
+# Afterwards: what was saved is freed, and the node of the first step is gone
+break look_here
+continue
+frame function main
+rapt node y
+rapt check y
+rapt print y.node._M_ptr->gradient
+print handle
+# A number that is written to
+rapt watch x[1]
+rapt watch x[1, 2]
+continue
+delete
+# The third pass starts from infinity
+rapt backward break module=head nth=2
+continue
+delete
+rapt until nan
+rapt step
+rapt until inf
+rapt step
