@@ -6,6 +6,7 @@
 #include "core/parallel.h"
 #include "core/random.h"
 #include "core/tensor.h"
+#include "core/version.h"
 #include "core/view.h"
 #include "data/batches.h"
 #include "data/stories.h"
@@ -31,4 +32,5 @@
 #include "optim/sgd.h"
 #include "train/evaluate.h"
 #include "train/generate.h"
+#include "train/state_file.h"
 #include "train/trainer.h"

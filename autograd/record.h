@@ -1,4 +1,6 @@
 #pragma once
+#include <functional>
+#include <initializer_list>
 #include <span>
 #include <utility>
 
@@ -31,21 +33,57 @@ class Saved {
   uint32_t version_ = 0;
 };
 
+/// Puts what an operation saved back into its place in the graph, for backward_recorded.
+struct Attach {
+  const std::shared_ptr<Node>& self;
+  /// What was saved of input `i`, in the input's shape.
+  Tensor input(size_t i, const Tensor& saved) const {
+    Tensor x = saved.detach();
+    x.node = self->inputs[i];
+    return x;
+  }
+  /// What was saved of the output, in its shape.
+  Tensor output(const Tensor& saved) const {
+    Tensor y = saved.detach();
+    y.node = self;
+    return y;
+  }
+};
+
 /// The node of an operation: a plain struct with
+///
 ///   static constexpr auto name = "…";
-///   Tensor forward(std::span<const Tensor> x);              // or forward(x, Needs): to save only what backward will
-///   read std::vector<Tensor> backward(const Tensor& dy, Needs) const;
+///   Tensor forward(std::span<const Tensor> x);         // or forward(x, Needs): to save only what backward will read
+///   std::vector<Tensor> backward(const Tensor& dy, Needs) const;
+///
 /// `forward` sees detached tensors, so what it saves (as Saved) never holds the graph. `backward` gives one gradient
-/// for each input, in the input's shape or a shape that it broadcasts to; the engine sums it back.
+/// for each input, in the input's shape or a shape that it broadcasts to; the engine sums it back. An operation that is
+/// to be differentiated twice has its backward a second time, made of recorded operations on attached tensors:
+///
+///   std::vector<Tensor> backward_recorded(const Tensor& dy, Needs, Attach) const;
+///
+/// It is only called under BackwardOptions::create_graph. `name` and what release() keeps may be members like any
+/// other.
 template <class Op>
 struct OpNode final : Node {
   Op op;
   Needs needs;
   OpNode(Op o, Needs n) : op(std::move(o)), needs(n) { leaf_ = false; }
-  const char* name() const override { return Op::name; }
+  const char* name() const override { return op.name; }
   std::vector<Tensor> backward(const Tensor& dy) override { return std::as_const(op).backward(dy, needs); }
+  std::vector<Tensor> backward_recorded(const Tensor& dy, const std::shared_ptr<Node>& self) override {
+    if constexpr (requires { std::as_const(op).backward_recorded(dy, needs, Attach{self}); }) {
+      return std::as_const(op).backward_recorded(dy, needs, Attach{self});
+    } else {
+      return Node::backward_recorded(dy, self);
+    }
+  }
   void release() override {
-    op = Op{};
+    if constexpr (requires { op.release(); }) {
+      op.release();
+    } else {
+      op = Op{};
+    }
     Node::release();
   }
 };
@@ -84,5 +122,17 @@ template <class Op>
 Tensor record(Op op, std::initializer_list<Tensor> inputs, Where where = Where::here()) {
   return record(std::move(op), std::span<const Tensor>(inputs.begin(), inputs.size()), where);
 }
+
+/// An operation from two functions, for a quick one. `forward` gives y for detached x; `backward` gives one gradient
+/// for each x, as above (an empty tensor for one that has none). All x and y are kept for it. If `backward` is made of
+/// recorded operations, it has gradients itself. `name` must outlive the graph: give a literal.
+///
+///     Tensor y = record("cube", {x}, [](auto x) { return x[0] * x[0] * x[0]; },
+///                       [](const Tensor& dy, auto x, const Tensor&) { return std::vector{3 * dy * x[0] * x[0]}; });
+using ForwardFunction = std::function<Tensor(std::span<const Tensor> x)>;
+using BackwardFunction =
+    std::function<std::vector<Tensor>(const Tensor& dy, std::span<const Tensor> x, const Tensor& y)>;
+Tensor record(const char* name, std::initializer_list<Tensor> inputs, ForwardFunction forward,
+              BackwardFunction backward, Where where = Where::here());
 
 }  // namespace rapt::inline RAPT_ABI
