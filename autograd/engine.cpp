@@ -1,4 +1,6 @@
 #include <algorithm>
+#include <atomic>
+#include <exception>
 #include <limits>
 #include <optional>
 #include <queue>
@@ -110,7 +112,7 @@ Tensor sum_to_recorded(Tensor x, const Shape& to) {
   return reshape(x, to);
 }
 
-uint64_t passes = 0;  // of all threads; only compared
+std::atomic<uint64_t> passes = 0;
 
 void run(const NodePtr& root, const Tensor& seed, Request& request) {
   std::optional<NoGrad> no_grad;

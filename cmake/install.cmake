@@ -13,9 +13,11 @@ endif()
 
 # The headers as they lie in the tree: they include each other by relative paths. Those of the program stay at home, and
 # so does the one that needs the JSON library.
-foreach(folder IN ITEMS core autograd nn optim data train)
-  install(DIRECTORY ${folder} DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/rapt FILES_MATCHING PATTERN "*.h"
-    PATTERN cli EXCLUDE PATTERN json.h EXCLUDE)
+foreach(folder IN ITEMS core autograd nn optim data watch train)
+  if(IS_DIRECTORY ${CMAKE_CURRENT_SOURCE_DIR}/${folder})
+    install(DIRECTORY ${folder} DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/rapt FILES_MATCHING PATTERN "*.h"
+      PATTERN cli EXCLUDE PATTERN json.h EXCLUDE)
+  endif()
 endforeach()
 install(FILES rapt.h DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/rapt)
 

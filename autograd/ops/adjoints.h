@@ -1,4 +1,5 @@
 #pragma once
+#include "../../core/tokens.h"
 #include "../record.h"
 
 namespace rapt::inline RAPT_ABI {
