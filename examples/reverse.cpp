@@ -107,7 +107,7 @@ int main() {
   manual_seed(1);
   Reverser model;
   AdamW optimizer(model.parameters(), {.learning_rate = 3e-3, .weight_decay = 0});
-  constexpr int kSteps = 400;
+  constexpr int kSteps = 300;
   for (int step = 1; step <= kSteps; ++step) {
     const Tokens words = random_words(64), wanted = reversed(words);
     Tensor loss = cross_entropy(model.decoder(shifted(wanted), model.encoder(words)), wanted);

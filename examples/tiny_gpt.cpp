@@ -2,7 +2,6 @@
 // and nothing hidden.
 #include <rapt/rapt.h>
 
-#include <cmath>
 using namespace rapt;
 
 constexpr int64_t kContext = 48, kDim = 64, kHeads = 4, kLayers = 2, kBatch = 24;
@@ -83,7 +82,7 @@ int main() {
   AdamW optimizer(model.parameters(), {.learning_rate = 3e-3});
   fmt::print("{} parameters, {} characters\n", model.parameter_count(), tokenizer.vocabulary_size());
 
-  constexpr int64_t kSteps = 200;
+  constexpr int64_t kSteps = 350;
   const Schedule schedule{.peak = 4e-3, .warmup = 20, .steps = kSteps};
   double smooth = 0;
   for (int64_t step = 0; step < kSteps; ++step) {
