@@ -11,6 +11,13 @@ if(RAPT_PROGRAM)
   install(TARGETS rapt_program)
 endif()
 
+# --strip takes the debug information out of programs and shared libraries only; static ones have most of it.
+foreach(name IN ITEMS rapt rapt_f64)
+  install(CODE "if(CMAKE_INSTALL_DO_STRIP)
+    execute_process(COMMAND ${CMAKE_STRIP} --strip-debug \$ENV{DESTDIR}\${CMAKE_INSTALL_PREFIX}/${CMAKE_INSTALL_LIBDIR}/lib${name}.a)
+  endif()")
+endforeach()
+
 # The headers as they lie in the tree: they include each other by relative paths. Those of the program stay at home, and
 # so does the one that needs the JSON library.
 foreach(folder IN ITEMS core autograd nn optim data watch train)
