@@ -1,7 +1,6 @@
 // A GPT in 100 lines with its own training loop: a character model of short stories, out of layers, one attention call
 // and nothing hidden.
 #include <rapt/rapt.h>
-
 using namespace rapt;
 
 constexpr int64_t kContext = 48, kDim = 64, kHeads = 4, kLayers = 2, kBatch = 24;
