@@ -28,6 +28,12 @@ Node::Node() : sequence(next_sequence.fetch_add(1, std::memory_order_relaxed)) {
 Node::~Node() { unlink(); }
 std::vector<Tensor> Node::backward(const Tensor&) { return {}; }
 std::shared_ptr<Node> Node::repeat(std::span<const Tensor>, Tensor&) const { return nullptr; }
+std::vector<Tensor> Node::backward_recorded(const Tensor&, const std::shared_ptr<Node>&) {
+  throw Error(
+      fmt::format("second-order gradients of {} are not available; twice_differentiable() lists the operations that "
+                  "have them",
+                  name()));
+}
 
 void Node::release() {
   released = true;
@@ -63,6 +69,15 @@ Tensor requires_grad(Tensor x) {
   }
   return x;
 }
+
+void freeze(const Tensor& leaf, bool frozen) {
+  Node& node = node_of(leaf, "freeze");
+  check(node.is_leaf(), "freeze: the tensor is the result of {}; only leaves can be frozen", node.describe());
+  node.frozen = frozen;
+  if (frozen) node.gradient = {};
+}
+
+bool is_frozen(const Tensor& x) { return x.node && x.node->frozen; }
 
 const Tensor& gradient(const Tensor& x) { return node_of(x, "gradient").gradient; }
 

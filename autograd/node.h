@@ -23,6 +23,7 @@ struct Node {
   ModulePath module;                          ///< and the module it was made in
   std::vector<std::pair<uint64_t, GradientHook>> hooks;
   std::vector<Tensor> kept;  ///< the inputs and then the result; only where a debugger asked for it (debugger.h)
+  bool frozen = false;       ///< of a leaf: operations don't record it, see freeze
   bool retain = false;       ///< keep the gradient though it is no leaf
   bool released = false;     ///< backward has passed and what was saved is gone
   bool queued = false;       ///< waits in the running backward pass
@@ -37,6 +38,9 @@ struct Node {
   const char* name() const { return name_; }
   /// The gradients of the inputs; one may be empty where its input wants none.
   virtual std::vector<Tensor> backward(const Tensor& dy);
+  /// The same as recorded operations, so that the gradients have gradients; `self` is this node. Throws where the
+  /// operation has none.
+  virtual std::vector<Tensor> backward_recorded(const Tensor& dy, const std::shared_ptr<Node>& self);
   /// Lets go of saved tensors and of the inputs.
   virtual void release();
   /// Called when the gradient of a leaf has been added to.
@@ -55,6 +59,11 @@ struct Node {
 
 /// Makes `x` a leaf: backward leaves d loss / d x in it. Returns x.
 Tensor requires_grad(Tensor x);
+/// A leaf that is frozen wants no gradient until it is thawed: operations treat it as a constant.
+/// Drops the gradient it holds.
+void freeze(const Tensor& leaf, bool frozen = true);
+bool is_frozen(const Tensor& x);
+
 /// The gradient that backward left in a leaf or a retained tensor; empty when there is none.
 /// Throws when the tensor takes no part in any graph.
 const Tensor& gradient(const Tensor& x);
@@ -85,7 +94,10 @@ class NoGrad {
 bool recording();
 
 struct BackwardOptions {
-  bool create_graph = false;  ///< second-order gradients: refused, by the name of the operation
+  /// The gradients are recorded, so that they can be differentiated again, and the graph is not consumed. Throws for an
+  /// operation without a recorded backward, by its name: see twice_differentiable() in ops.h. With backward(), leaves
+  /// then hold gradients that hold the graph, which lives until they are dropped; gradients() leaves nothing behind.
+  bool create_graph = false;
 };
 
 /// d loss / d leaf for every leaf under `loss` (one element), added to what the leaves hold. Consumes the graph.
@@ -93,5 +105,17 @@ struct BackwardOptions {
 void backward(const Tensor& loss, BackwardOptions options = {});
 /// The same from a tensor of any shape with d loss / d y given.
 void backward(const Tensor& y, const Tensor& dy, BackwardOptions options = {});
+
+/// d loss / d x for each of `x`, leaves or results on the way to `loss`, returned and not added to any leaf. Zeros
+/// where the loss does not depend on x. With create_graph the results are part of the graph: a gradient penalty is
+///
+///     Tensor g = gradients(sum(model(x)), {x}, {.create_graph = true}).front();
+///     backward(loss + mean(g * g));
+std::vector<Tensor> gradients(const Tensor& loss, const std::vector<Tensor>& x, BackwardOptions options = {});
+/// The same from a tensor of any shape with d loss / d y given.
+std::vector<Tensor> gradients(const Tensor& y, const std::vector<Tensor>& x, const Tensor& dy,
+                              BackwardOptions options = {});
+/// Counts backward passes: the number of the running one, or of the last.
+uint64_t backward_pass();
 
 }  // namespace rapt::inline RAPT_ABI

@@ -149,4 +149,8 @@ Tensor attention_dense(const Tensor& q, const Tensor& k, const Tensor& v, const 
 
 // Linear attention, gated and delta-rule recurrences: ops/recurrence.h
 
+/// The names of the operations, as their nodes have them, that gradients() and backward() can record under
+/// create_graph, so that the gradients can be differentiated again: as often as one likes. All others refuse.
+const std::vector<std::string>& twice_differentiable();
+
 }  // namespace rapt::inline RAPT_ABI

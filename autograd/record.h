@@ -1,4 +1,6 @@
 #pragma once
+#include <functional>
+#include <initializer_list>
 #include <span>
 #include <type_traits>
 #include <utility>
@@ -33,15 +35,39 @@ class Saved {
   uint32_t version_ = 0;
 };
 
+/// Puts what an operation saved back into its place in the graph, for backward_recorded.
+struct Attach {
+  const std::shared_ptr<Node>& self;
+  /// What was saved of input `i`, in the input's shape.
+  Tensor input(size_t i, const Tensor& saved) const {
+    Tensor x = saved.detach();
+    x.node = self->inputs[i];
+    return x;
+  }
+  /// What was saved of the output, in its shape.
+  Tensor output(const Tensor& saved) const {
+    Tensor y = saved.detach();
+    y.node = self;
+    return y;
+  }
+};
+
 /// The node of an operation: a plain struct with
+///
 ///   static constexpr auto name = "…";
-///   Tensor forward(std::span<const Tensor> x);              // or forward(x, Needs): to save only what backward will
-///   read std::vector<Tensor> backward(const Tensor& dy, Needs) const;
-/// and, for profiles, if it likes
-///   Cost cost(std::span<const Tensor> x, Needs) const;     // asked after forward
+///   Tensor forward(std::span<const Tensor> x);         // or forward(x, Needs): to save only what backward will read
+///   std::vector<Tensor> backward(const Tensor& dy, Needs) const;
+///
 /// `forward` sees detached tensors, so what it saves (as Saved) never holds the graph. `backward` gives one gradient
-/// for each input, in the input's shape or a shape that it broadcasts to; the engine sums it back. An operation whose
-/// results come from elsewhere than its inputs says `static constexpr bool repeatable = false;`.
+/// for each input, in the input's shape or a shape that it broadcasts to; the engine sums it back. An operation that is
+/// to be differentiated twice has its backward a second time, made of recorded operations on attached tensors, which is
+/// only called under BackwardOptions::create_graph; one that profiles are to know has its cost, asked after forward:
+///
+///   std::vector<Tensor> backward_recorded(const Tensor& dy, Needs, Attach) const;
+///   Cost cost(std::span<const Tensor> x, Needs) const;
+///
+/// `name` and what release() keeps may be members like any other. An operation whose results come from elsewhere than
+/// its inputs says `static constexpr bool repeatable = false;`.
 template <class Op>
 struct OpNode final : Node {
   Op op;
@@ -51,8 +77,19 @@ struct OpNode final : Node {
     name_ = op.name;
   }
   std::vector<Tensor> backward(const Tensor& dy) override { return std::as_const(op).backward(dy, needs); }
+  std::vector<Tensor> backward_recorded(const Tensor& dy, const std::shared_ptr<Node>& self) override {
+    if constexpr (requires { std::as_const(op).backward_recorded(dy, needs, Attach{self}); }) {
+      return std::as_const(op).backward_recorded(dy, needs, Attach{self});
+    } else {
+      return Node::backward_recorded(dy, self);
+    }
+  }
   void release() override {
-    op = Op{};
+    if constexpr (requires { op.release(); }) {
+      op.release();
+    } else {
+      op = Op{};
+    }
     Node::release();
   }
   std::shared_ptr<Node> repeat(std::span<const Tensor> x, Tensor& y) const override {
@@ -82,7 +119,7 @@ template <class Op>
 Tensor record(Op op, std::span<const Tensor> inputs, Where where = Where::here()) {
   std::vector<Tensor> detached;
   Needs needs = detail::detach_inputs(inputs, detached);
-  ObservedOperation observed(Op::name, where, detached);
+  ObservedOperation observed(op.name, where, detached);
   Tensor y;
   try {
     if constexpr (requires { op.forward(std::span<const Tensor>(detached), needs); }) {
@@ -113,5 +150,17 @@ template <class Op>
 Tensor record(Op op, std::initializer_list<Tensor> inputs, Where where = Where::here()) {
   return record(std::move(op), std::span<const Tensor>(inputs.begin(), inputs.size()), where);
 }
+
+/// An operation from two functions, for a quick one. `forward` gives y for detached x; `backward` gives one gradient
+/// for each x, as above (an empty tensor for one that has none). All x and y are kept for it. If `backward` is made of
+/// recorded operations, it has gradients itself. `name` must outlive the graph: give a literal.
+///
+///     Tensor y = record("cube", {x}, [](auto x) { return x[0] * x[0] * x[0]; },
+///                       [](const Tensor& dy, auto x, const Tensor&) { return std::vector{3 * dy * x[0] * x[0]}; });
+using ForwardFunction = std::function<Tensor(std::span<const Tensor> x)>;
+using BackwardFunction =
+    std::function<std::vector<Tensor>(const Tensor& dy, std::span<const Tensor> x, const Tensor& y)>;
+Tensor record(const char* name, std::initializer_list<Tensor> inputs, ForwardFunction forward,
+              BackwardFunction backward, Where where = Where::here());
 
 }  // namespace rapt::inline RAPT_ABI

@@ -2,6 +2,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "../core/tensor.h"
 #include "../core/tokens.h"
 #include "tokenizer.h"
 
@@ -44,9 +45,11 @@ struct Split {
 /// window of context + 1 tokens, else DataError says how long the text has to be; fraction 0 means no validation.
 Split split_tokens(TokenSpan tokens, double validation_fraction, int64_t context);
 
-/// Inputs and targets, both (B, T): y[b, t] is the token after x[b, t].
+/// Inputs and targets. Of a text: both (B, T), and y[b, t] is the token after x[b, t]. A data source of one's own may
+/// fill the tensors instead, or besides, with whatever its loss reads.
 struct Batch {
   Tokens x, y;
+  Tensor inputs{}, targets{};
 };
 
 /// Training batches: windows at quasi-random places, each in its own equal part of the text and there following a

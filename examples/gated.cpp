@@ -14,6 +14,7 @@ struct Gated : Module {
 int main() {
   Gated model(2, 16);
   AdamW optimizer(model.parameters(), {.learning_rate = 1e-2});
+  double last = 1;
   for (int step = 1; step <= 500; ++step) {
     Tensor x = uniform({64, 2}, -1, 1);
     Tensor error = squeeze(model(x), 1) - select(x, 1, 0) * select(x, 1, 1);
@@ -21,6 +22,8 @@ int main() {
     backward(loss);
     optimizer.step();
     optimizer.zero_gradients();
-    if (step % 100 == 0) fmt::print("step {}: loss {:.6f}\n", step, loss.item());
+    last = double(loss.item());
+    if (step % 100 == 0) fmt::print("step {}: loss {:.6f}\n", step, last);
   }
+  return last < 1e-3 ? 0 : 1;
 }

@@ -69,10 +69,12 @@ TransformerBlock::TransformerBlock(const GptConfig& c, int64_t layer)
                      MlpOptions{c.bias, mlp_kind(c.mlp), kDeviation, residual_deviation(c)})),
       drop(c.dropout) {}
 
-Tensor TransformerBlock::operator()(const Tensor& x) const {
-  Scope scope(path());
-  Tensor y = x + (*attention)(norm1(x));
-  return y + drop(mlp(norm2(y)));
+Tensor TransformerBlock::operator()(const Tensor& input) const {
+  auto block = [&](const Tensor& x) {
+    Tensor y = x + (*attention)(norm1(x));
+    return y + drop(mlp(norm2(y)));
+  };
+  return run(block, input);
 }
 
 Tensor TransformerBlock::step(const Tensor& x, KeyValueCache& cache) const {
@@ -117,8 +119,7 @@ Tensor Gpt::hidden(const Tokens& tokens) const {
 }
 
 Tensor Gpt::operator()(const Tokens& tokens) const {
-  Scope scope(path());
-  return linear(hidden(tokens), token_embedding.weight);
+  return run([&] { return linear(hidden(tokens), token_embedding.weight); });
 }
 
 Tensor Gpt::loss(const Tokens& tokens, const Tokens& targets, CrossEntropyOptions options) const {

@@ -10,8 +10,7 @@ Embedding::Embedding(int64_t count, int64_t dim, double deviation) {
 }
 
 Tensor Embedding::operator()(const Tokens& ids) const {
-  Scope scope(path());
-  return embedding(weight, ids);
+  return run([&] { return embedding(weight, ids); });
 }
 
 LayerNorm::LayerNorm(int64_t dim, bool with_bias, double eps) : epsilon(eps) {
@@ -19,26 +18,22 @@ LayerNorm::LayerNorm(int64_t dim, bool with_bias, double eps) : epsilon(eps) {
   if (with_bias) bias = param("bias", zeros({dim}));
 }
 
-Tensor LayerNorm::operator()(const Tensor& x) const {
-  Scope scope(path());
-  return layer_norm(x, weight, bias, epsilon);
+Tensor LayerNorm::operator()(const Tensor& input) const {
+  return run([&](const Tensor& x) { return layer_norm(x, weight, bias, epsilon); }, input);
 }
 
 RMSNorm::RMSNorm(int64_t dim, double eps) : epsilon(eps) { weight = param("weight", ones({dim})); }
 
-Tensor RMSNorm::operator()(const Tensor& x) const {
-  Scope scope(path());
-  return rms_norm(x, weight, epsilon);
+Tensor RMSNorm::operator()(const Tensor& input) const {
+  return run([&](const Tensor& x) { return rms_norm(x, weight, epsilon); }, input);
 }
 
 Dropout::Dropout(double probability) : p(probability) {
   check(p >= 0 && p <= 1, "dropout: the probability must be in [0, 1], got {}", p);
 }
 
-Tensor Dropout::operator()(const Tensor& x) const {
-  if (p == 0 || !training()) return x;
-  Scope scope(path());
-  return dropout(x, p);
+Tensor Dropout::operator()(const Tensor& input) const {
+  return run([&](const Tensor& x) { return p == 0 || !training() ? x : dropout(x, p); }, input);
 }
 
 std::vector<std::string> norm_names() { return {"layer", "rms"}; }
@@ -66,9 +61,11 @@ Norm::Norm(NormKind k, int64_t dim, bool with_bias) : kind(k) {
   if (with_bias && kind == NormKind::layer) bias = param("bias", zeros({dim}));
 }
 
-Tensor Norm::operator()(const Tensor& x) const {
-  Scope scope(path());
-  return kind == NormKind::layer ? layer_norm(x, weight, bias) : rms_norm(x, weight);
+Tensor Norm::operator()(const Tensor& input) const {
+  auto normalized = [&](const Tensor& x) {
+    return kind == NormKind::layer ? layer_norm(x, weight, bias) : rms_norm(x, weight);
+  };
+  return run(normalized, input);
 }
 
 Mlp::Mlp(int64_t dim, int64_t hidden, MlpOptions options)
@@ -78,21 +75,23 @@ Mlp::Mlp(int64_t dim, int64_t hidden, MlpOptions options)
   if (gated(kind)) gate = child<Linear>("gate", dim, hidden, LinearOptions{options.bias, options.up_deviation});
 }
 
-Tensor Mlp::operator()(const Tensor& x) const {
-  Scope scope(path());
-  switch (kind) {
-    case MlpKind::gelu: return down(gelu(up(x)));
-    case MlpKind::gelu_tanh: return down(gelu(up(x), Gelu::tanh));
-    case MlpKind::relu: return down(relu(up(x)));
-    case MlpKind::relu2: {
-      Tensor y = relu(up(x));
-      return down(y * y);
+Tensor Mlp::operator()(const Tensor& input) const {
+  auto hidden = [&](const Tensor& x) {
+    switch (kind) {
+      case MlpKind::gelu: return gelu(up(x));
+      case MlpKind::gelu_tanh: return gelu(up(x), Gelu::tanh);
+      case MlpKind::relu: return relu(up(x));
+      case MlpKind::relu2: {
+        Tensor y = relu(up(x));
+        return y * y;
+      }
+      case MlpKind::silu: return silu(up(x));
+      case MlpKind::swiglu: return silu((*gate)(x)) * up(x);
+      case MlpKind::geglu: return gelu((*gate)(x)) * up(x);
     }
-    case MlpKind::silu: return down(silu(up(x)));
-    case MlpKind::swiglu: return down(silu((*gate)(x)) * up(x));
-    case MlpKind::geglu: return down(gelu((*gate)(x)) * up(x));
-  }
-  return x;
+    return x;
+  };
+  return run([&](const Tensor& x) { return down(hidden(x)); }, input);
 }
 
 }  // namespace rapt::inline RAPT_ABI

@@ -77,6 +77,8 @@ struct Mlp : Module {
 ///
 ///     Sequential net;
 ///     net.add<Linear>("in", 2, 16).add([](const Tensor& x) { return relu(x); }).add<Linear>("out", 16, 1);
+///
+/// As a part of another module: child<Sequential>("net", std::move(net)), once it is complete.
 class Sequential : public Module {
  public:
   template <class M, class... Args>
@@ -89,11 +91,13 @@ class Sequential : public Module {
     parts_.push_back(std::move(function));
     return *this;
   }
-  Tensor operator()(const Tensor& x) const {
-    Scope scope(path());
-    Tensor y = x;
-    for (const auto& part : parts_) y = part(y);
-    return y;
+  Tensor operator()(const Tensor& input) const {
+    auto all = [&](const Tensor& x) {
+      Tensor y = x;
+      for (const auto& part : parts_) y = part(y);
+      return y;
+    };
+    return run(all, input);
   }
 
  private:

@@ -13,9 +13,8 @@ Linear::Linear(int64_t in, int64_t out, LinearOptions options) {
   if (options.bias) bias = param("bias", normally ? zeros({out}) : uniform({out}, -bound, bound));
 }
 
-Tensor Linear::operator()(const Tensor& x) const {
-  Scope scope(path());
-  return linear(x, weight, bias);
+Tensor Linear::operator()(const Tensor& input) const {
+  return run([&](const Tensor& x) { return linear(x, weight, bias); }, input);
 }
 
 }  // namespace rapt::inline RAPT_ABI

@@ -1,18 +1,36 @@
 #include "module.h"
 
+#include <cxxabi.h>
+
 #include <algorithm>
-#include <map>
+#include <atomic>
+#include <cstdlib>
+#include <exception>
 #include <mutex>
+#include <set>
 #include <utility>
+
+#include "../core/nearest.h"
 
 namespace rapt::inline RAPT_ABI {
 
 namespace {
 
 thread_local bool is_training = true;
+std::atomic<uint64_t> next_hook = 1;
 
-std::mutex parameters_mutex;
-std::vector<std::string> unclaimed;
+std::mutex live_mutex;
+struct ParameterNode;
+
+// Parameters that received a gradient and belong to no optimizer. Never destroyed: models may be static too.
+struct Unclaimed {
+  std::mutex mutex;
+  std::set<ParameterNode*> nodes;
+};
+Unclaimed& unclaimed() {
+  static auto* const all = new Unclaimed;
+  return *all;
+}
 
 struct ParameterNode;
 // All there are, for debuggers; never destroyed, because parameters may live in static variables.
@@ -23,27 +41,75 @@ struct ParameterNode final : Node {
   const std::string parameter_name;
   const Tensor value;
   bool claimed = false;
-  bool reported = false;
+  uint64_t received_in = 0;  // the last backward pass that gave it a gradient
   ParameterNode(std::string name, Tensor x) : parameter_name(std::move(name)), value(std::move(x)) {
     name_ = parameter_name.c_str();
     shape = value.shape;
-    std::lock_guard lock(parameters_mutex);
+    std::lock_guard lock(live_mutex);
     live_parameters.push_back(this);
   }
   ~ParameterNode() override {
-    std::lock_guard lock(parameters_mutex);
-    std::erase(live_parameters, this);
+    {
+      std::lock_guard lock(live_mutex);
+      std::erase(live_parameters, this);
+    }
+    std::lock_guard lock(unclaimed().mutex);
+    unclaimed().nodes.erase(this);
   }
   void received() override {
-    if (claimed || std::exchange(reported, true)) return;
-    std::lock_guard lock(parameters_mutex);
-    unclaimed.push_back(module->empty() ? parameter_name : fmt::format("{}.{}", *module, parameter_name));
+    received_in = backward_pass();
+    if (claimed) return;
+    std::lock_guard lock(unclaimed().mutex);
+    unclaimed().nodes.insert(this);
   }
 };
 
+std::string joined(const std::string& path, const std::string& name) { return path.empty() ? name : path + "." + name; }
+
+template <class F>
+void run_hook(const detail::ModulePart& part, const char* when, F call) {
+  try {
+    call();
+  } catch (const std::exception& error) {
+    std::throw_with_nested(
+        Error(fmt::format("a hook {} {} threw: {}", when, part.path.empty() ? "the model" : part.path, error.what())));
+  }
+}
+
 }  // namespace
 
-Module::Module() : paths_{std::make_shared<std::string>()} {}
+// Copies of the lists: a hook may remove itself.
+void detail::ModulePart::run_before(std::span<Tensor> inputs) const {
+  for (const auto& [id, hook] : std::vector(before)) {
+    run_hook(*this, "before", [&, &call = hook] { call(path, inputs); });
+  }
+}
+
+void detail::ModulePart::run_after(Tensor& output) const {
+  for (const auto& [id, hook] : std::vector(after)) {
+    run_hook(*this, "after", [&, &call = hook] { call(path, output); });
+  }
+}
+
+std::string detail::kind_of(const std::type_info& type) {
+  int status = 0;
+  char* readable = abi::__cxa_demangle(type.name(), nullptr, nullptr, &status);
+  std::string kind = readable ? readable : type.name();
+  std::free(readable);  // NOLINT: __cxa_demangle gives memory of malloc
+  // without namespaces and enclosing functions
+  const std::string plain = kind.substr(0, kind.find('<'));
+  const size_t colons = plain.rfind("::");
+  return colons == plain.npos ? kind : kind.substr(colons + 2);
+}
+
+void ModuleHookHandle::remove() {
+  auto p = part.lock();
+  if (!p) return;
+  std::erase_if(p->before, [&](const auto& hook) { return hook.first == id; });
+  std::erase_if(p->after, [&](const auto& hook) { return hook.first == id; });
+}
+
+Module::Module() : parts_{std::make_shared<detail::ModulePart>()} {}
 
 int64_t Module::parameter_count() const {
   int64_t n = 0;
@@ -55,54 +121,118 @@ void Module::zero_gradients() const {
   for (const NamedTensor& p : parameters_) set_gradient(p.tensor, {});
 }
 
-Tensor Module::param(const std::string& name, const Tensor& value) {
+void Module::freeze(bool frozen) const {
+  for (const NamedTensor& p : parameters_) rapt::freeze(p.tensor, frozen);
+}
+
+std::shared_ptr<detail::ModulePart> Module::find_part(const std::string& name) const {
+  const std::string wanted = name.empty() ? *path() : joined(*path(), name);
+  std::vector<std::string> known;
+  for (const auto& part : parts_) {
+    if (part->path == wanted) return part;
+    known.push_back(part->path);
+  }
+  const std::string near = nearest(wanted, known);
+  throw Error(fmt::format("module: there is no part {}{}", wanted,
+                          near.empty() ? "" : fmt::format("; did you mean {}?", near)));
+}
+
+ModuleHookHandle Module::add_hook_before(BeforeHook hook, const std::string& part) const {
+  auto at = find_part(part);
+  const uint64_t id = next_hook.fetch_add(1, std::memory_order_relaxed);
+  at->before.emplace_back(id, std::move(hook));
+  return {at, id};
+}
+
+ModuleHookHandle Module::add_hook_after(AfterHook hook, const std::string& part) const {
+  auto at = find_part(part);
+  const uint64_t id = next_hook.fetch_add(1, std::memory_order_relaxed);
+  at->after.emplace_back(id, std::move(hook));
+  return {at, id};
+}
+
+Tensor Module::param(const std::string& name, const Tensor& value, Where where) {
   check(bool(value), "module: the parameter {} holds nothing", name);
   Tensor tensor = value.detach();
   auto node = std::make_shared<ParameterNode>(name, tensor);
   node->module = path();
+  node->where = where;
   tensor.node = std::move(node);
   add(name, tensor);
   return tensor;
 }
 
+void Module::check_open(const std::string& name) const {
+  const detail::ModulePart& own = *parts_.front();
+  check(!own.is_child, "module: {} ({}) is part of another module already, which would not know of {}; add it before",
+        own.path, own.kind, name);
+}
+
 void Module::add(const std::string& name, const Tensor& tensor) {
   check(!name.empty(), "module: a parameter needs a name");
-  for (const NamedTensor& p : parameters_) check(p.name != name, "module: there is a parameter {} already", name);
+  check_open(name);
+  for (const NamedTensor& p : parameters_) {
+    check(p.name != name, "module: there is a parameter {} {} already; each needs a name of its own", name,
+          p.tensor.shape);
+  }
   parameters_.push_back({name, tensor});
 }
 
-void Module::adopt(const std::string& name, const Module& part) {
+void Module::adopt(const std::string& name, Module& part, const std::type_info& type) {
   check(!name.empty(), "module: a child needs a name");
-  for (const auto& path : part.paths_) {
-    *path = path->empty() ? name : name + "." + *path;
-    paths_.push_back(path);
+  check_open(name);
+  for (const auto& own : parts_) {
+    check(own->path != name, "module: there is a part {} ({}) already; each needs a name of its own", name, own->kind);
   }
-  for (const NamedTensor& p : part.parameters_) add(name + "." + p.name, p.tensor);
+  part.parts_.front()->kind = detail::kind_of(type);
+  for (const NamedTensor& p : part.parameters_) add(joined(name, p.name), p.tensor);
+  for (const auto& one : part.parts_) {
+    one->path = one->path.empty() ? name : joined(name, one->path);
+    parts_.push_back(one);
+  }
+  part.parts_.front()->is_child = true;
 }
 
-void load_parameters(std::span<const NamedTensor> parameters, std::span<const NamedTensor> values) {
-  std::map<std::string, const Tensor*> given;
-  std::string problems;
-  for (const NamedTensor& v : values) {
-    if (!given.emplace(v.name, &v.tensor).second) problems += fmt::format("\n  given twice: {}", v.name);
-  }
-  for (const NamedTensor& p : parameters) {
-    auto found = given.find(p.name);
-    if (found == given.end()) {
-      problems += fmt::format("\n  missing: {} {}", p.name, p.tensor.shape);
-    } else if (found->second->shape != p.tensor.shape) {
-      problems += fmt::format("\n  misshapen: {} is {} instead of {}", p.name, found->second->shape, p.tensor.shape);
+std::string module_tree(const Module& module, const std::type_info& type) {
+  // parts_ lists each part before its own parts, so the last open one whose path is a prefix is the parent
+  auto holds = [](const std::string& path, const std::string& name) {
+    return path.empty() || (name.size() > path.size() && name.starts_with(path) && name[path.size()] == '.');
+  };
+  const std::string root = *module.path();
+  std::vector<std::string> names;  // of the parameters, from the model's root
+  std::vector<std::string> owners;
+  for (const NamedTensor& p : module.parameters_) {
+    names.push_back(joined(root, p.name));
+    std::string owner = root;
+    for (const auto& part : module.parts_) {
+      if (part->path.size() > owner.size() && holds(part->path, names.back())) owner = part->path;
     }
+    owners.push_back(owner);
   }
-  for (const NamedTensor& v : values) {
-    bool known = std::ranges::any_of(parameters, [&](const NamedTensor& p) { return p.name == v.name; });
-    if (!known) problems += fmt::format("\n  unexpected: {} {}", v.name, v.tensor.shape);
+  std::string text;
+  std::vector<std::string> open;
+  for (const auto& part : module.parts_) {
+    while (!open.empty() && !holds(open.back(), part->path)) open.pop_back();
+    const std::string indent(2 * open.size(), ' ');
+    const bool is_root = open.empty();
+    const size_t prefix = is_root || open.back().empty() ? 0 : open.back().size() + 1;
+    int64_t count = 0;
+    for (size_t i = 0; i < names.size(); ++i) {
+      if (owners[i] == part->path || holds(part->path, owners[i])) count += module.parameters_[i].tensor.numel();
+    }
+    const std::string kind = is_root ? detail::kind_of(type) : part->kind;
+    text += is_root ? fmt::format("{}: {} parameters\n", kind, count)
+                    : fmt::format("{}{}: {}, {}\n", indent, part->path.substr(prefix), kind, count);
+    for (size_t i = 0; i < names.size(); ++i) {
+      if (owners[i] != part->path) continue;
+      const NamedTensor& p = module.parameters_[i];
+      text += fmt::format("{}  {} {}{}\n", indent, names[i].substr(part->path.empty() ? 0 : part->path.size() + 1),
+                          p.tensor.shape, is_frozen(p.tensor) ? " frozen" : "");
+    }
+    open.push_back(part->path);
   }
-  check(problems.empty(), "load_parameters: the values do not fit the model:{}", problems);
-  for (const NamedTensor& p : parameters) {
-    Tensor target = p.tensor;
-    copy_into(target, *given[p.name]);
-  }
+  text.pop_back();
+  return text;
 }
 
 EvalMode::EvalMode() : outer_(std::exchange(is_training, false)) {}
@@ -110,12 +240,30 @@ EvalMode::~EvalMode() { is_training = outer_; }
 bool training() { return is_training; }
 
 void claim_parameter(const Tensor& parameter) {
-  if (auto* node = dynamic_cast<ParameterNode*>(parameter.node.get())) node->claimed = true;
+  auto* node = dynamic_cast<ParameterNode*>(parameter.node.get());
+  if (!node) return;
+  node->claimed = true;
+  std::lock_guard lock(unclaimed().mutex);
+  unclaimed().nodes.erase(node);
 }
 
-std::vector<std::string> unclaimed_parameters() {
-  std::lock_guard lock(parameters_mutex);
-  return std::exchange(unclaimed, {});
+std::vector<std::string> unclaimed_parameters(std::span<const NamedTensor> of) {
+  std::lock_guard lock(unclaimed().mutex);
+  if (unclaimed().nodes.empty()) return {};
+  std::set<uint64_t> passes;
+  for (const NamedTensor& p : of) {
+    if (auto* node = dynamic_cast<ParameterNode*>(p.tensor.node.get())) passes.insert(node->received_in);
+  }
+  std::vector<std::pair<uint64_t, std::string>> found;  // by age, so that the order does not depend on addresses
+  for (const ParameterNode* node : unclaimed().nodes) {
+    if (!node->gradient || !passes.contains(node->received_in)) continue;
+    found.emplace_back(node->sequence, fmt::format("{} {} (made at {}:{})", joined(*node->module, node->parameter_name),
+                                                   node->shape, node->where.file, node->where.line));
+  }
+  std::sort(found.begin(), found.end());
+  std::vector<std::string> names;
+  for (auto& [sequence, name] : found) names.push_back(std::move(name));
+  return names;
 }
 
 }  // namespace rapt::inline RAPT_ABI

@@ -22,7 +22,9 @@ AdamW::AdamW(std::vector<NamedTensor> parameters, AdamWConfig config)
 }
 
 void AdamW::update(size_t i, Tensor& parameter, const Tensor& gradient) {
-  adamw_update(config_, learning_rate(), steps(), parameter, gradient, slot(m_, i), slot(v_, i));
+  AdamWConfig config = config_;
+  config.weight_decay *= decay_factor(i);
+  adamw_update(config, learning_rate(), steps(), parameter, gradient, slot(m_, i), slot(v_, i));
 }
 
 void adamw_update(const AdamWConfig& c, double learning_rate, int64_t step, Tensor& parameter, const Tensor& gradient,

@@ -91,7 +91,9 @@ Muon::Muon(std::vector<NamedTensor> parameters, MuonConfig config,
 void Muon::update(size_t i, Tensor& parameter, const Tensor& gradient) {
   if (!hidden_[i]) {
     double rate = config_.adamw.learning_rate * learning_rate() / config_.learning_rate;
-    return adamw_update(config_.adamw, rate, steps(), parameter, gradient, slot(m_, i), slot(v_, i));
+    AdamWConfig adamw = config_.adamw;
+    adamw.weight_decay *= decay_factor(i);
+    return adamw_update(adamw, rate, steps(), parameter, gradient, slot(m_, i), slot(v_, i));
   }
   const Real momentum = Real(config_.momentum), look_ahead = config_.nesterov ? momentum : 1;
   Tensor& buffer = slot(momentum_, i);
@@ -109,7 +111,8 @@ void Muon::update(size_t i, Tensor& parameter, const Tensor& gradient) {
   });
   Tensor direction = orthogonalize(ahead, config_.iterations);
   const double tall = std::max(1.0, double(parameter.shape[0]) / double(parameter.shape[1]));
-  const Real rate = Real(learning_rate() * std::sqrt(tall)), keep = Real(1 - learning_rate() * config_.weight_decay);
+  const double decay = config_.weight_decay * decay_factor(i);
+  const Real rate = Real(learning_rate() * std::sqrt(tall)), keep = Real(1 - learning_rate() * decay);
   Real* w = parameter.mutable_data();
   const Real* d = direction.data();
   parallel_for(parameter.numel(), 1 << 13, [=](int64_t begin, int64_t end) {

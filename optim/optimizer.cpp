@@ -7,7 +7,7 @@
 namespace rapt::inline RAPT_ABI {
 
 Optimizer::Optimizer(std::vector<NamedTensor> parameters, double learning_rate)
-    : parameters_(std::move(parameters)), learning_rate_(learning_rate) {
+    : parameters_(std::move(parameters)), factors_(parameters_.size()), learning_rate_(learning_rate) {
   check(!parameters_.empty(), "optimizer: there are no parameters to update");
   std::set<const Node*> seen;
   for (const NamedTensor& p : parameters_) {
@@ -19,17 +19,41 @@ Optimizer::Optimizer(std::vector<NamedTensor> parameters, double learning_rate)
 }
 
 void Optimizer::step() {
-  if (std::vector<std::string> unclaimed = unclaimed_parameters(); !unclaimed.empty()) {
-    std::string others = unclaimed.size() > 1 ? fmt::format(" and {} more", unclaimed.size() - 1) : "";
-    fmt::print(stderr, "rapt: {}{} received a gradient, but no optimizer updates it; was its module made with child?\n",
-               unclaimed.front(), others);
+  if (std::vector<std::string> others = unclaimed_parameters(parameters_); !others.empty()) {
+    std::string all;
+    for (const std::string& name : others) all += "\n  " + name;
+    throw Error(
+        fmt::format("optimizer: these received gradients, but no optimizer updates them. Make modules with "
+                    "child and parameters with param; freeze what is not to be trained:{}",
+                    all));
   }
+  struct Restore {  // the rate, also when an update throws
+    double& rate;
+    const double value;
+    ~Restore() { rate = value; }
+  } restore{learning_rate_, learning_rate_};
   ++steps_;
   for (size_t i = 0; i < parameters_.size(); ++i) {
     Tensor parameter = parameters_[i].tensor;
     const Tensor& g = gradient(parameter);
-    if (g) update(i, parameter, contiguous(g));
+    if (!g || is_frozen(parameter)) continue;
+    learning_rate_ = restore.value * factors_[i].learning_rate;
+    update(i, parameter, contiguous(g));
   }
+}
+
+void Optimizer::set_group(const std::function<bool(const NamedTensor&)>& which, GroupFactors factors) {
+  check(factors.learning_rate >= 0 && factors.weight_decay >= 0,
+        "optimizer: the factors of a group must not be negative, got {} and {}", factors.learning_rate,
+        factors.weight_decay);
+  size_t found = 0;
+  for (size_t i = 0; i < parameters_.size(); ++i) {
+    if (!which(parameters_[i])) continue;
+    factors_[i] = factors;
+    ++found;
+  }
+  check(found > 0, "optimizer: the group holds none of the {} parameters (the first is {})", parameters_.size(),
+        parameters_.front().name);
 }
 
 void Optimizer::zero_gradients() {

@@ -15,7 +15,8 @@ SGD::SGD(std::vector<NamedTensor> parameters, SGDConfig config)
 }
 
 void SGD::update(size_t i, Tensor& parameter, const Tensor& gradient) {
-  const Real rate = Real(learning_rate()), decay = Real(config_.weight_decay), momentum = Real(config_.momentum);
+  const Real rate = Real(learning_rate()), decay = Real(config_.weight_decay * decay_factor(i)),
+             momentum = Real(config_.momentum);
   const bool nesterov = config_.nesterov;
   Real* w = parameter.mutable_data();
   const Real* g = gradient.data();

@@ -72,6 +72,7 @@ StepReport Trainer::step() {
     diverged(error.what());
   }
   if (!std::isfinite(report.loss)) diverged(fmt::format("the loss is {}", report.loss));
+  if (options_.after_backward) options_.after_backward(done_);
   try {
     report.gradient_norm = clip_gradient_norm(parameters_, options_.clip > 0 ? options_.clip : INFINITY);
   } catch (const Error& error) {

@@ -20,10 +20,13 @@ struct TrainerOptions {
   uint64_t seed = 1;       ///< of the random numbers that forward passes draw (dropout)
   /// The learning rate of a step: a pure function, so that a run resumes anywhere.
   std::function<double(int64_t step)> learning_rate;
-  /// The data: also a pure function of the step and the batch's place in it.
+  /// The data: also a pure function of the step and the batch's place in it. TrainBatches is one; any other will do.
   std::function<Batch(int64_t step, int64_t micro_step)> batch;
   /// What is minimised, a scalar: such as the model's loss on the batch.
   std::function<Tensor(const Batch&)> loss;
+  /// Called when the gradients of a step are complete, before they are clipped and used: to look at them or change
+  /// them.
+  std::function<void(int64_t step)> after_backward = {};
 };
 
 /// The forward and backward passes of one step.

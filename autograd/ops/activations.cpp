@@ -1,5 +1,6 @@
 #include <cmath>
 #include <numbers>
+#include <utility>
 
 #include "../../core/kernels/elementwise.h"
 #include "../../core/vector_math.h"
@@ -22,6 +23,7 @@ struct Exp {
   std::vector<Tensor> backward(const Tensor& dy, Needs) const {
     return {map([](Real d, Real v) { return d * v; }, dy, y.get())};
   }
+  std::vector<Tensor> backward_recorded(const Tensor& dy, Needs, Attach at) const { return {dy * at.output(y)}; }
 };
 
 struct Log {
@@ -34,6 +36,7 @@ struct Log {
   std::vector<Tensor> backward(const Tensor& dy, Needs) const {
     return {map([](Real d, Real a) { return d / a; }, dy, x.get())};
   }
+  std::vector<Tensor> backward_recorded(const Tensor& dy, Needs, Attach at) const { return {dy / at.input(0, x)}; }
 };
 
 struct Sqrt {
@@ -47,18 +50,24 @@ struct Sqrt {
   std::vector<Tensor> backward(const Tensor& dy, Needs) const {
     return {map([](Real d, Real v) { return d / (2 * v); }, dy, y.get())};
   }
+  std::vector<Tensor> backward_recorded(const Tensor& dy, Needs, Attach at) const { return {dy / (2 * at.output(y))}; }
 };
 
 struct Sigmoid {
   static constexpr auto name = "sigmoid";
-  Saved y;
+  Tensor known{};  // the result, where it was computed before
+  Saved y{};
   Tensor forward(std::span<const Tensor> x) {
-    Tensor value = map([](Real a) { return math::sigmoid(a); }, x[0]);
+    Tensor value = known ? std::exchange(known, {}) : map([](Real a) { return math::sigmoid(a); }, x[0]);
     y = value;
     return value;
   }
   std::vector<Tensor> backward(const Tensor& dy, Needs) const {
     return {map([](Real d, Real v) { return d * v * (1 - v); }, dy, y.get())};
+  }
+  std::vector<Tensor> backward_recorded(const Tensor& dy, Needs, Attach at) const {
+    const Tensor s = at.output(y);
+    return {dy * s * (1 - s)};
   }
 };
 
@@ -73,6 +82,10 @@ struct Tanh {
   std::vector<Tensor> backward(const Tensor& dy, Needs) const {
     return {map([](Real d, Real v) { return d * (1 - v * v); }, dy, y.get())};
   }
+  std::vector<Tensor> backward_recorded(const Tensor& dy, Needs, Attach at) const {
+    const Tensor t = at.output(y);
+    return {dy * (1 - t * t)};
+  }
 };
 
 struct Relu {
@@ -85,6 +98,9 @@ struct Relu {
   }
   std::vector<Tensor> backward(const Tensor& dy, Needs) const {
     return {map([](Real d, Real v) { return v > 0 ? d : 0; }, dy, y.get())};
+  }
+  std::vector<Tensor> backward_recorded(const Tensor& dy, Needs, Attach) const {
+    return {dy * map([](Real v) { return Real(v > 0 ? 1 : 0); }, y.get())};
   }
 };
 
@@ -111,6 +127,11 @@ struct Sloped {
   std::vector<Tensor> backward(const Tensor& dy, Needs) const {
     return {map([](Real d, Real s) { return d * s; }, dy, slope.get())};
   }
+  // The slope of softplus is the sigmoid, which can be differentiated from what it is. Those of the others can't.
+  std::vector<Tensor> backward_recorded(const Tensor& dy, Needs, Attach at) const requires requires {
+    F::sigmoid_slope;
+  }
+  { return {dy * record(Sigmoid{slope.get()}, {at.input(0, slope)})}; }
 };
 
 struct GeluErf {  // x Φ(x);  Φ(x) + x φ(x)
@@ -147,6 +168,7 @@ struct Silu {  // x σ(x);  σ(x) + x σ(x) (1 − σ(x))
 
 struct Softplus {  // log(1 + eˣ);  σ(x)
   static constexpr auto name = "softplus";
+  static constexpr bool sigmoid_slope = true;
   [[gnu::always_inline]] static void at(Real x, Real& y, Real& slope) {
     y = math::softplus(x);
     slope = math::sigmoid(x);

@@ -16,6 +16,7 @@ struct Add {
     return map([](Real a, Real b) { return a + b; }, x[0], x[1]);
   }
   std::vector<Tensor> backward(const Tensor& dy, Needs) const { return {dy, dy}; }
+  std::vector<Tensor> backward_recorded(const Tensor& dy, Needs, Attach) const { return {dy, dy}; }
 };
 
 struct Sub {
@@ -25,6 +26,9 @@ struct Sub {
     return map([](Real a, Real b) { return a - b; }, x[0], x[1]);
   }
   std::vector<Tensor> backward(const Tensor& dy, Needs needs) const { return {dy, needs[1] ? -dy : Tensor()}; }
+  std::vector<Tensor> backward_recorded(const Tensor& dy, Needs needs, Attach) const {
+    return {dy, needs[1] ? -dy : Tensor()};
+  }
 };
 
 struct Mul {
@@ -38,6 +42,9 @@ struct Mul {
   }
   std::vector<Tensor> backward(const Tensor& dy, Needs needs) const {
     return {needs[0] ? dy * b.get() : Tensor(), needs[1] ? dy * a.get() : Tensor()};
+  }
+  std::vector<Tensor> backward_recorded(const Tensor& dy, Needs needs, Attach at) const {
+    return {needs[0] ? dy * at.input(1, b) : Tensor(), needs[1] ? dy * at.input(0, a) : Tensor()};
   }
 };
 
@@ -55,6 +62,10 @@ struct Div {
     Tensor da = dy / b.get();
     return {da, needs[1] ? -(da * y.get()) : Tensor()};
   }
+  std::vector<Tensor> backward_recorded(const Tensor& dy, Needs needs, Attach at) const {
+    Tensor da = dy / at.input(1, b);
+    return {da, needs[1] ? -(da * at.output(y)) : Tensor()};
+  }
 };
 
 struct Neg {
@@ -63,6 +74,7 @@ struct Neg {
     return map([](Real a) { return -a; }, x[0]);
   }
   std::vector<Tensor> backward(const Tensor& dy, Needs) const { return {-dy}; }
+  std::vector<Tensor> backward_recorded(const Tensor& dy, Needs, Attach) const { return {-dy}; }
 };
 
 struct Abs {
@@ -74,6 +86,9 @@ struct Abs {
   }
   std::vector<Tensor> backward(const Tensor& dy, Needs) const {
     return {map([](Real d, Real a) { return a > 0 ? d : a < 0 ? -d : 0; }, dy, x.get())};
+  }
+  std::vector<Tensor> backward_recorded(const Tensor& dy, Needs, Attach) const {
+    return {dy * map([](Real a) { return Real(a > 0 ? 1 : a < 0 ? -1 : 0); }, x.get())};
   }
 };
 
@@ -94,6 +109,10 @@ struct PowNumber {  // x^p, p a number
     if (p == 1) return x;
     if (p == 2) return map([](Real a) { return a * a; }, x);
     return map([p](Real a) { return std::pow(a, p); }, x);
+  }
+  std::vector<Tensor> backward_recorded(const Tensor& dy, Needs, Attach at) const {
+    if (exponent == 0) return {dy * 0};
+    return {dy * exponent * pow(at.input(0, x), exponent - 1)};
   }
 };
 
@@ -120,6 +139,15 @@ struct Pow {  // x^p, p a tensor
     }
     return {dx, dp};
   }
+  std::vector<Tensor> backward_recorded(const Tensor& dy, Needs needs, Attach at) const {
+    Tensor dx, dp;
+    if (needs[0]) {
+      const Tensor e = at.input(1, p);
+      dx = where(p, dy * e * pow(at.input(0, x), e - 1), 0);
+    }
+    if (needs[1]) dp = dy * at.output(y) * log(at.input(0, x));
+    return {dx, dp};
+  }
 };
 
 struct Clamp {
@@ -133,6 +161,10 @@ struct Clamp {
   std::vector<Tensor> backward(const Tensor& dy, Needs) const {
     auto pass = [l = low, h = high](Real d, Real a) { return a < l || a > h ? 0 : d; };
     return {map(pass, dy, x.get())};
+  }
+  std::vector<Tensor> backward_recorded(const Tensor& dy, Needs, Attach) const {
+    auto inside = [l = low, h = high](Real a) { return Real(a < l || a > h ? 0 : 1); };
+    return {dy * map(inside, x.get())};
   }
 };
 
@@ -150,6 +182,11 @@ struct Maximum {
     return {needs[0] ? map(share, dy, a.get(), b.get()) : Tensor(),
             needs[1] ? map(share, dy, b.get(), a.get()) : Tensor()};
   }
+  std::vector<Tensor> backward_recorded(const Tensor& dy, Needs needs, Attach) const {
+    auto share = [](Real mine, Real other) { return Real(mine > other ? 1 : mine == other ? 0.5 : 0); };
+    return {needs[0] ? dy * map(share, a.get(), b.get()) : Tensor(),
+            needs[1] ? dy * map(share, b.get(), a.get()) : Tensor()};
+  }
 };
 
 struct WhereOp {
@@ -165,6 +202,9 @@ struct WhereOp {
     auto where_false = [](Real d, Real c) { return c != 0 ? 0 : d; };
     return {Tensor(), needs[1] ? map(where_true, dy, condition.get()) : Tensor(),
             needs[2] ? map(where_false, dy, condition.get()) : Tensor()};
+  }
+  std::vector<Tensor> backward_recorded(const Tensor& dy, Needs needs, Attach) const {
+    return {Tensor(), needs[1] ? where(condition, dy, 0) : Tensor(), needs[2] ? where(condition, 0, dy) : Tensor()};
   }
 };
 

@@ -1,6 +1,7 @@
 #include "../../core/kernels/embedding.h"
 
 #include "../ops.h"
+#include "adjoints.h"
 #include "ids.h"
 
 namespace rapt::inline RAPT_ABI {
@@ -28,6 +29,10 @@ struct Embedding {
     kernels::embedding_backward(contiguous(dy).data(), ids.ids.data(), ids.numel(), table[1], dweight.mutable_data());
     return {dweight};
   }
+  std::vector<Tensor> backward_recorded(const Tensor& dy, Needs, Attach) const {
+    const int64_t rows = ids.numel(), C = table[1];
+    return {index_add(reshape(dy, {rows, C}), 0, Tokens({rows}, ids.ids), table[0])};
+  }
 };
 
 struct Dropout {
@@ -44,6 +49,7 @@ struct Dropout {
   }
   Tensor forward(std::span<const Tensor> in) { return apply(in[0]); }
   std::vector<Tensor> backward(const Tensor& dy, Needs) const { return {apply(dy)}; }
+  std::vector<Tensor> backward_recorded(const Tensor& dy, Needs, Attach) const { return {record(*this, {dy})}; }
 };
 
 }  // namespace

@@ -57,6 +57,22 @@ struct CrossEntropy {
                                     targets.ids.data(), targets.numel(), scale, dx.mutable_data());
     return {dx};
   }
+  std::vector<Tensor> backward_recorded(const Tensor& dy, Needs, Attach at) const {
+    // dx = dy · (counts ⊙ softmax(x) − wanted): wanted is what the kernel's gradient lacks of the softmax
+    const Tensor& plain = logits.get();
+    const int64_t V = plain.shape[-1];
+    const double scale = mean_scale(targets, options.ignore_index);
+    Tensor counts = empty(targets.shape), slope = empty(plain.shape);
+    Real* c = counts.mutable_data();
+    for (int64_t i = 0; i < targets.numel(); ++i) {
+      c[i] = targets.ids[size_t(i)] == options.ignore_index ? 0 : Real(scale);
+    }
+    kernels::cross_entropy_backward({V, options.ignore_index, options.label_smoothing}, plain.data(),
+                                    targets.ids.data(), targets.numel(), Real(scale), slope.mutable_data());
+    counts = unsqueeze(counts, -1);
+    const Tensor wanted = counts * softmax(plain) - slope;
+    return {dy * (counts * softmax(at.input(0, plain)) - wanted)};
+  }
 };
 
 // Rows whose logits are made at once: 2^21 of these numbers (8 MB), or as many as it takes for good products; with

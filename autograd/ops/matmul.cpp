@@ -94,6 +94,10 @@ struct Matmul {
     return {needs[0] ? matmul(dy, transpose(b.get(), -1, -2)) : Tensor(),
             needs[1] ? matmul(transpose(a.get(), -1, -2), dy) : Tensor()};
   }
+  std::vector<Tensor> backward_recorded(const Tensor& dy, Needs needs, Attach at) const {
+    return {needs[0] ? matmul(dy, transpose(at.input(1, b), -1, -2)) : Tensor(),
+            needs[1] ? matmul(transpose(at.input(0, a), -1, -2), dy) : Tensor()};
+  }
 
   Cost cost(std::span<const Tensor> x, Needs needs) const {
     const Shape batch = broadcast(name, stack_shape(x[0].shape), stack_shape(x[1].shape));
@@ -151,6 +155,18 @@ struct Linear {
     // the bias was broadcast: the engine sums dy over the rows
     std::vector<Tensor> out{std::move(dx), std::move(dw)};
     if (has_bias) out.push_back(needs[2] ? d : Tensor());
+    return out;
+  }
+  std::vector<Tensor> backward_recorded(const Tensor& dy, Needs needs, Attach at) const {
+    Tensor dx, dw;
+    if (needs[0]) dx = matmul(dy, at.input(1, weight));
+    if (needs[1]) {
+      const Tensor rows = at.input(0, x);
+      const int64_t inner = rows.shape[-1], outer = dy.shape[-1], count = row_count(rows);
+      dw = matmul(transpose(reshape(dy, {count, outer}), 0, 1), reshape(rows, {count, inner}));
+    }
+    std::vector<Tensor> out{std::move(dx), std::move(dw)};
+    if (has_bias) out.push_back(needs[2] ? dy : Tensor());
     return out;
   }
 

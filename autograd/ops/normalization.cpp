@@ -48,6 +48,14 @@ struct LayerNorm {
                                  dbias.mutable_data());
     return {dx, dweight, dbias};
   }
+  std::vector<Tensor> backward_recorded(const Tensor& dy, Needs needs, Attach at) const {
+    const Tensor v = at.input(0, x), w = at.input(1, weight);
+    const Tensor centred = v - rapt::mean(v, {-1}, true);
+    const Tensor scale = pow(rapt::mean(centred * centred, {-1}, true) + epsilon, -0.5), unit = centred * scale;
+    const Tensor g = dy * w;
+    const Tensor dx = scale * (g - rapt::mean(g, {-1}, true) - unit * rapt::mean(g * unit, {-1}, true));
+    return {dx, needs[1] ? dy * unit : Tensor(), needs[2] ? dy : Tensor()};
+  }
 };
 
 struct RmsNorm {
@@ -69,6 +77,11 @@ struct RmsNorm {
     kernels::rms_norm_backward(contiguous(dy).data(), x.get().data(), weight.get().data(), rstd.get().data(), rows, C,
                                dx.mutable_data(), dweight.mutable_data());
     return {dx, dweight};
+  }
+  std::vector<Tensor> backward_recorded(const Tensor& dy, Needs needs, Attach at) const {
+    const Tensor v = at.input(0, x), w = at.input(1, weight);
+    const Tensor scale = pow(mean(v * v, {-1}, true) + epsilon, -0.5), unit = v * scale, g = dy * w;
+    return {scale * (g - unit * mean(g * unit, {-1}, true)), needs[1] ? dy * unit : Tensor()};
   }
 };
 
@@ -102,6 +115,11 @@ struct Softmax {
     constexpr auto kernel = kLog ? kernels::log_softmax_backward : kernels::softmax_backward;
     if (dy.numel() > 0) kernel(contiguous(dy).data(), y.get().data(), a.outer, a.n, a.inner, dx.mutable_data());
     return {dx};
+  }
+  std::vector<Tensor> backward_recorded(const Tensor& dy, Needs, Attach at) const {
+    const Tensor p = at.output(y);
+    if (kLog) return {dy - exp(p) * sum(dy, {dim}, true)};
+    return {p * (dy - sum(dy * p, {dim}, true))};
   }
 };
 

@@ -50,6 +50,9 @@ struct Sum {
   std::vector<Tensor> backward(const Tensor& dy, Needs) const {
     return {view::expand(view::reshape(dy, reduced_shape(from, dims, true)), from)};  // copies nothing
   }
+  std::vector<Tensor> backward_recorded(const Tensor& dy, Needs, Attach) const {
+    return {expand(reshape(dy, reduced_shape(from, dims, true)), from)};
+  }
 };
 
 struct Mean {
@@ -72,6 +75,9 @@ struct Mean {
     Tensor share = map([s = scale](Real d) { return d * s; }, dy);
     return {view::expand(view::reshape(share, reduced_shape(from, dims, true)), from)};
   }
+  std::vector<Tensor> backward_recorded(const Tensor& dy, Needs, Attach) const {
+    return {expand(reshape(dy * double(scale), reduced_shape(from, dims, true)), from)};
+  }
 };
 
 struct Max {
@@ -87,6 +93,10 @@ struct Max {
   std::vector<Tensor> backward(const Tensor& dy, Needs) const {
     Tensor kept = view::reshape(dy, reduced_shape(from, 1u << dim, true));
     return {kernels::max_along_backward(kept, dim, index, from[dim])};
+  }
+  std::vector<Tensor> backward_recorded(const Tensor& dy, Needs, Attach) const {
+    const Shape kept = reduced_shape(from, 1u << dim, true);
+    return {reshape(dy, kept) * kernels::max_along_backward(ones(kept), dim, index, from[dim])};
   }
 };
 
@@ -107,13 +117,22 @@ struct LogSumExp {
     auto share = [](Real d, Real a, Real total) { return total == kNothing ? 0 : d * math::exp(a - total); };
     return {map(share, view::reshape(dy, y.get().shape), x.get(), y.get())};
   }
+  std::vector<Tensor> backward_recorded(const Tensor& dy, Needs, Attach at) const {
+    return {reshape(dy, y.get().shape) * softmax(at.input(0, x), dim)};
+  }
 };
 
 struct CumSum {
   static constexpr auto name = "cumsum";
   int dim = 0;
-  Tensor forward(std::span<const Tensor> x) { return kernels::cumsum_along(x[0], dim, false); }
-  std::vector<Tensor> backward(const Tensor& dy, Needs) const { return {kernels::cumsum_along(dy, dim, true)}; }
+  bool from_the_end = false;
+  Tensor forward(std::span<const Tensor> x) { return kernels::cumsum_along(x[0], dim, from_the_end); }
+  std::vector<Tensor> backward(const Tensor& dy, Needs) const {
+    return {kernels::cumsum_along(dy, dim, !from_the_end)};
+  }
+  std::vector<Tensor> backward_recorded(const Tensor& dy, Needs, Attach) const {
+    return {record(CumSum{dim, !from_the_end}, {dy})};
+  }
 };
 
 }  // namespace

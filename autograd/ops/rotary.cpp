@@ -74,10 +74,14 @@ struct Rotate {
   static constexpr auto name = "rotate";
   RotaryStyle style = RotaryStyle::half_split;
   Saved cos{}, sin{};
+  Real sign = 1;
 
-  Tensor forward(std::span<const Tensor> x) { return turn(x[0], cos, sin, 1, style); }
+  Tensor forward(std::span<const Tensor> x) { return turn(x[0], cos, sin, sign, style); }
   // the transpose of a rotation, also one times a factor, is the opposite rotation
-  std::vector<Tensor> backward(const Tensor& dy, Needs) const { return {turn(dy, cos, sin, -1, style)}; }
+  std::vector<Tensor> backward(const Tensor& dy, Needs) const { return {turn(dy, cos, sin, -sign, style)}; }
+  std::vector<Tensor> backward_recorded(const Tensor& dy, Needs, Attach) const {
+    return {record(Rotate{style, cos, sin, -sign}, {dy})};
+  }
 };
 
 }  // namespace

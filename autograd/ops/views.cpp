@@ -3,12 +3,31 @@
 #include "../../core/kernels/gather.h"
 #include "../../core/view.h"
 #include "../ops.h"
+#include "adjoints.h"
 
 namespace rapt::inline RAPT_ABI {
 
 namespace {
 
 constexpr size_t kMaxInputs = 32;  // of one node
+
+// The adjoint of slice: zeros of shape `from` with dy in the slice's place.
+struct SliceBack {
+  static constexpr auto name = "slice_back";
+  int dim = 0;
+  int64_t begin = 0, end = 0, step = 1;
+  Shape from{};
+  Tensor forward(std::span<const Tensor> dy) {
+    Tensor dx = zeros(from);
+    Tensor part = view::slice(dx, dim, begin, end, step);
+    copy_into(part, dy[0]);
+    return dx;
+  }
+  std::vector<Tensor> backward(const Tensor& ddx, Needs) const { return {view::slice(ddx, dim, begin, end, step)}; }
+  std::vector<Tensor> backward_recorded(const Tensor& ddx, Needs, Attach) const {
+    return {slice(ddx, dim, begin, end, step)};
+  }
+};
 
 struct Slice {
   static constexpr auto name = "slice";
@@ -24,6 +43,9 @@ struct Slice {
     Tensor part = view::slice(dx, dim, begin, end, step);
     copy_into(part, dy);
     return {dx};
+  }
+  std::vector<Tensor> backward_recorded(const Tensor& dy, Needs, Attach) const {
+    return {record(SliceBack{dim, begin, end, step, from}, {dy})};
   }
 };
 
@@ -42,6 +64,10 @@ struct Select {
     copy_into(part, dy);
     return {dx};
   }
+  std::vector<Tensor> backward_recorded(const Tensor& dy, Needs, Attach) const {
+    const int64_t at = index < 0 ? index + from[dim] : index;
+    return {record(SliceBack{dim, at, at + 1, 1, from}, {unsqueeze(dy, from.axis(dim))})};
+  }
 };
 
 struct Transpose {
@@ -49,16 +75,21 @@ struct Transpose {
   int a = 0, b = 0;
   Tensor forward(std::span<const Tensor> x) { return view::transpose(x[0], a, b); }
   std::vector<Tensor> backward(const Tensor& dy, Needs) const { return {view::transpose(dy, a, b)}; }
+  std::vector<Tensor> backward_recorded(const Tensor& dy, Needs, Attach) const { return {transpose(dy, a, b)}; }
 };
 
 struct Permute {
   static constexpr auto name = "permute";
   std::vector<int> dims{};
   Tensor forward(std::span<const Tensor> x) { return view::permute(x[0], dims); }
-  std::vector<Tensor> backward(const Tensor& dy, Needs) const {
-    std::vector<int> inverse(dims.size());
-    for (size_t i = 0; i < dims.size(); ++i) inverse[dy.shape.axis(dims[i])] = int(i);
-    return {view::permute(dy, inverse)};
+  std::vector<int> inverse(const Shape& shape) const {
+    std::vector<int> to(dims.size());
+    for (size_t i = 0; i < dims.size(); ++i) to[size_t(shape.axis(dims[i]))] = int(i);
+    return to;
+  }
+  std::vector<Tensor> backward(const Tensor& dy, Needs) const { return {view::permute(dy, inverse(dy.shape))}; }
+  std::vector<Tensor> backward_recorded(const Tensor& dy, Needs, Attach) const {
+    return {record(Permute{inverse(dy.shape)}, {dy})};
   }
 };
 
@@ -70,6 +101,7 @@ struct Reshape {
     return view::reshape(x[0], to);
   }
   std::vector<Tensor> backward(const Tensor& dy, Needs) const { return {view::reshape(dy, from)}; }
+  std::vector<Tensor> backward_recorded(const Tensor& dy, Needs, Attach) const { return {reshape(dy, from)}; }
 };
 
 struct Expand {
@@ -77,6 +109,7 @@ struct Expand {
   Shape to{};
   Tensor forward(std::span<const Tensor> x) { return view::expand(x[0], to); }
   std::vector<Tensor> backward(const Tensor& dy, Needs) const { return {dy}; }  // the engine sums
+  std::vector<Tensor> backward_recorded(const Tensor& dy, Needs, Attach) const { return {dy}; }
 };
 
 struct Squeeze {
@@ -87,6 +120,7 @@ struct Squeeze {
     return view::squeeze(x[0], dim);
   }
   std::vector<Tensor> backward(const Tensor& dy, Needs) const { return {view::unsqueeze(dy, dim)}; }
+  std::vector<Tensor> backward_recorded(const Tensor& dy, Needs, Attach) const { return {unsqueeze(dy, dim)}; }
 };
 
 struct Unsqueeze {
@@ -94,6 +128,7 @@ struct Unsqueeze {
   int dim = 0;
   Tensor forward(std::span<const Tensor> x) { return view::unsqueeze(x[0], dim); }
   std::vector<Tensor> backward(const Tensor& dy, Needs) const { return {view::squeeze(dy, dim)}; }
+  std::vector<Tensor> backward_recorded(const Tensor& dy, Needs, Attach) const { return {squeeze(dy, dim)}; }
 };
 
 struct Cat {
@@ -129,6 +164,15 @@ struct Cat {
     }
     return dx;
   }
+  std::vector<Tensor> backward_recorded(const Tensor& dy, Needs, Attach) const {
+    std::vector<Tensor> dx;
+    int64_t at = 0;
+    for (int64_t size : sizes) {
+      dx.push_back(slice(dy, dim, at, at + size));
+      at += size;
+    }
+    return dx;
+  }
 };
 
 struct Stack {
@@ -151,6 +195,11 @@ struct Stack {
   std::vector<Tensor> backward(const Tensor& dy, Needs) const {
     std::vector<Tensor> dx;
     for (size_t i = 0; i < count; ++i) dx.push_back(view::select(dy, dim, int64_t(i)));
+    return dx;
+  }
+  std::vector<Tensor> backward_recorded(const Tensor& dy, Needs, Attach) const {
+    std::vector<Tensor> dx;
+    for (size_t i = 0; i < count; ++i) dx.push_back(select(dy, dim, int64_t(i)));
     return dx;
   }
 };
@@ -176,6 +225,21 @@ struct Pad {
   std::vector<Tensor> backward(const Tensor& dy, Needs) const {
     return {view::slice(dy, dim, before, dy.shape[dim] - after)};
   }
+  std::vector<Tensor> backward_recorded(const Tensor& dy, Needs, Attach) const {
+    return {slice(dy, dim, before, dy.shape[dim] - after)};
+  }
+};
+
+struct IndexAdd {
+  static constexpr auto name = "index_add";
+  int dim = 0;
+  Tokens index{};
+  int64_t size = 0;
+  Tensor forward(std::span<const Tensor> x) { return kernels::scatter_add(x[0], dim, index, size); }
+  std::vector<Tensor> backward(const Tensor& dy, Needs) const { return {kernels::gather(dy, dim, index)}; }
+  std::vector<Tensor> backward_recorded(const Tensor& dy, Needs, Attach) const {
+    return {index_select(dy, dim, index)};
+  }
 };
 
 struct IndexSelect {
@@ -189,6 +253,9 @@ struct IndexSelect {
   }
   std::vector<Tensor> backward(const Tensor& dy, Needs) const {
     return {kernels::scatter_add(dy, dim, index, from[dim])};
+  }
+  std::vector<Tensor> backward_recorded(const Tensor& dy, Needs, Attach) const {
+    return {index_add(dy, dim, index, from[dim])};
   }
 };
 
@@ -241,6 +308,10 @@ std::vector<Tensor> split(const Tensor& x, int64_t size, int dim, Where where) {
 Tensor pad(const Tensor& x, int dim, int64_t before, int64_t after, double value, Where where) {
   check(before >= 0 && after >= 0, "pad: sizes must not be negative, got {} and {}; use slice to cut", before, after);
   return record(Pad{x.shape.axis(dim), before, after, Real(value)}, {x}, where);
+}
+
+Tensor index_add(const Tensor& x, int dim, const Tokens& index, int64_t size, Where where) {
+  return record(IndexAdd{dim, index, size}, {x}, where);
 }
 
 Tensor index_select(const Tensor& x, int dim, const Tokens& index, Where where) {

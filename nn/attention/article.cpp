@@ -22,9 +22,8 @@ SelfAttention::SelfAttention(int64_t d_in, int64_t d_kq, int64_t d_v, bool bias)
       key(child<Linear>("key", d_in, d_kq, LinearOptions{bias})),
       value(child<Linear>("value", d_in, d_v, LinearOptions{bias})) {}
 
-Tensor SelfAttention::operator()(const Tensor& x) const {
-  Scope scope(path());
-  return one_head(query(x), key(x), value(x));
+Tensor SelfAttention::operator()(const Tensor& input) const {
+  return run([&](const Tensor& x) { return one_head(query(x), key(x), value(x)); }, input);
 }
 
 CausalAttention::CausalAttention(int64_t d_in, int64_t d_kq, int64_t d_v, int64_t length, double drop, bool bias)
@@ -36,11 +35,13 @@ CausalAttention::CausalAttention(int64_t d_in, int64_t d_kq, int64_t d_v, int64_
   check(length > 0, "attention: a context of {} positions", length);
 }
 
-Tensor CausalAttention::operator()(const Tensor& x) const {
-  Scope scope(path());
-  check(x.rank() < 2 || x.shape[-2] <= context_length, "attention: x is {}, but the context has {} positions", x.shape,
-        context_length);
-  return one_head(query(x), key(x), value(x), {.mask = causal(), .dropout = training() ? dropout : 0});
+Tensor CausalAttention::operator()(const Tensor& input) const {
+  auto attend = [&](const Tensor& x) {
+    check(x.rank() < 2 || x.shape[-2] <= context_length, "attention: x is {}, but the context has {} positions",
+          x.shape, context_length);
+    return one_head(query(x), key(x), value(x), {.mask = causal(), .dropout = training() ? dropout : 0});
+  };
+  return run(attend, input);
 }
 
 CrossAttention::CrossAttention(int64_t d_in, int64_t d_kq, int64_t d_v, bool bias)
@@ -48,9 +49,9 @@ CrossAttention::CrossAttention(int64_t d_in, int64_t d_kq, int64_t d_v, bool bia
       key(child<Linear>("key", d_in, d_kq, LinearOptions{bias})),
       value(child<Linear>("value", d_in, d_v, LinearOptions{bias})) {}
 
-Tensor CrossAttention::operator()(const Tensor& x, const Tensor& context) const {
-  Scope scope(path());
-  return one_head(query(x), key(context), value(context));
+Tensor CrossAttention::operator()(const Tensor& input, const Tensor& context) const {
+  auto attend = [&](const Tensor& x, const Tensor& from) { return one_head(query(x), key(from), value(from)); };
+  return run(attend, input, context);
 }
 
 }  // namespace rapt::inline RAPT_ABI

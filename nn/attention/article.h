@@ -40,11 +40,13 @@ struct MultiHeadAttentionWrapper : Module {
     for (int64_t h = 0; h < count; ++h) heads.push_back(child<Head>(fmt::format("heads.{}", h), args...));
   }
 
-  Tensor operator()(const Tensor& x) const {
-    Scope scope(path());
-    std::vector<Tensor> parts;
-    for (const Head& head : heads) parts.push_back(head(x));
-    return cat(parts, -1);
+  Tensor operator()(const Tensor& input) const {
+    auto all = [&](const Tensor& x) {
+      std::vector<Tensor> parts;
+      for (const Head& head : heads) parts.push_back(head(x));
+      return cat(parts, -1);
+    };
+    return run(all, input);
   }
 };
 

@@ -62,9 +62,9 @@ Tensor DifferentialAttention::attend(const Tensor& qs, const Tensor& ks, const T
   return proj(merge_heads(norm(part(0) - lambda() * part(1)) * (1 - lambda_init)));
 }
 
-Tensor DifferentialAttention::operator()(const Tensor& x) const {
-  Scope scope(path());
-  return attend(queries(x, 0), keys(x, 0), split_heads(v(x), key_value_heads));
+Tensor DifferentialAttention::operator()(const Tensor& input) const {
+  auto whole = [&](const Tensor& x) { return attend(queries(x, 0), keys(x, 0), split_heads(v(x), key_value_heads)); };
+  return run(whole, input);
 }
 
 Tensor DifferentialAttention::step(const Tensor& x, KeyValueCache& cache) const {

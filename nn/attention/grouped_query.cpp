@@ -62,12 +62,14 @@ Tensor GroupedQueryAttention::finish(AttentionState& state) const {
   return drop(proj(merge_heads(y)));
 }
 
-Tensor GroupedQueryAttention::operator()(const Tensor& x) const {
-  Scope scope(path());
-  if (parts.empty() && key_value_heads == heads)  // the projection as it is: nothing is copied
-    return drop(proj(packed_attention(qkv(x), heads, {.mask = causal ? rapt::causal() : Mask()})));
-  AttentionState state = split(x, 0);
-  return finish(state);
+Tensor GroupedQueryAttention::operator()(const Tensor& input) const {
+  auto attend = [&](const Tensor& x) {
+    if (parts.empty() && key_value_heads == heads)  // the projection as it is: nothing is copied
+      return drop(proj(packed_attention(qkv(x), heads, {.mask = causal ? rapt::causal() : Mask()})));
+    AttentionState state = split(x, 0);
+    return finish(state);
+  };
+  return run(attend, input);
 }
 
 Tensor GroupedQueryAttention::step(const Tensor& x, KeyValueCache& cache) const {

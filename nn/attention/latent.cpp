@@ -52,15 +52,17 @@ MultiHeadLatentAttention::Parts MultiHeadLatentAttention::split(const Tensor& x,
           rotary.keys(slice(down, -1, rank_kv, rank_kv + d_rope), first_position)};
 }
 
-Tensor MultiHeadLatentAttention::operator()(const Tensor& x) const {
-  Scope scope(path());
-  const Parts p = split(x, 0);
-  const Tensor up = split_heads(kv_up(squeeze(p.c, 1)), heads);
-  const Shape& s = p.q_rope.shape;
-  const Tensor k = cat(std::vector<Tensor>{slice(up, -1, 0, d_nope), expand(p.k_rope, s)}, -1);
-  const Tensor whole_q = cat(std::vector<Tensor>{p.q_nope, p.q_rope}, -1);
-  const Tensor v = slice(up, -1, d_nope, d_nope + d_v);
-  return proj(merge_heads(attention(whole_q, k, v, {.mask = causal(), .scale = scale()})));
+Tensor MultiHeadLatentAttention::operator()(const Tensor& input) const {
+  auto attend = [&](const Tensor& x) {
+    const Parts p = split(x, 0);
+    const Tensor up = split_heads(kv_up(squeeze(p.c, 1)), heads);
+    const Shape& s = p.q_rope.shape;
+    const Tensor k = cat(std::vector<Tensor>{slice(up, -1, 0, d_nope), expand(p.k_rope, s)}, -1);
+    const Tensor whole_q = cat(std::vector<Tensor>{p.q_nope, p.q_rope}, -1);
+    const Tensor v = slice(up, -1, d_nope, d_nope + d_v);
+    return proj(merge_heads(attention(whole_q, k, v, {.mask = causal(), .scale = scale()})));
+  };
+  return run(attend, input);
 }
 
 Tensor MultiHeadLatentAttention::step(const Tensor& x, KeyValueCache& cache) const {

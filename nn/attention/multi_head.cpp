@@ -146,25 +146,27 @@ MultiHeadResult MultiHeadAttention::attend(Projected p, const MultiHeadCall& cal
   return {out_proj(merge_heads(slice(both, -1, 0, D))), weights};
 }
 
-MultiHeadResult MultiHeadAttention::operator()(const Tensor& query, const Tensor& key, const Tensor& value,
+MultiHeadResult MultiHeadAttention::operator()(const Tensor& of_query, const Tensor& of_key, const Tensor& of_value,
                                                const MultiHeadCall& call) const {
-  Scope scope(path());
-  const int rank = query.rank();
-  check((rank == 2 || rank == 3) && key.rank() == rank && value.rank() == rank,
-        "attention: query, key and value must all be (B, N, E) or all (N, E), but are {}, {} and {}", query.shape,
-        key.shape, value.shape);
-  const bool turned = rank == 3 && !options.batch_first;
-  auto batched = [&](const Tensor& x) { return rank == 2 ? unsqueeze(x, 0) : turned ? transpose(x, 0, 1) : x; };
-  const Tensor q = batched(query), k = batched(key), v = batched(value);
-  check(q.shape[0] == k.shape[0] && q.shape[0] == v.shape[0] && k.shape[1] == v.shape[1],
-        "attention: query, key and value do not belong together: {}, {} and {}", query.shape, key.shape, value.shape);
-  MultiHeadResult r = attend(project(q, k, v, 0), call);
-  if (turned) r.output = transpose(r.output, 0, 1);
-  if (rank == 2) {
-    r.output = squeeze(r.output, 0);
-    if (r.weights) r.weights = squeeze(r.weights, 0);
-  }
-  return r;
+  auto whole = [&](const Tensor& query, const Tensor& key, const Tensor& value) {
+    const int rank = query.rank();
+    check((rank == 2 || rank == 3) && key.rank() == rank && value.rank() == rank,
+          "attention: query, key and value must all be (B, N, E) or all (N, E), but are {}, {} and {}", query.shape,
+          key.shape, value.shape);
+    const bool turned = rank == 3 && !options.batch_first;
+    auto batched = [&](const Tensor& x) { return rank == 2 ? unsqueeze(x, 0) : turned ? transpose(x, 0, 1) : x; };
+    const Tensor q = batched(query), k = batched(key), v = batched(value);
+    check(q.shape[0] == k.shape[0] && q.shape[0] == v.shape[0] && k.shape[1] == v.shape[1],
+          "attention: query, key and value do not belong together: {}, {} and {}", query.shape, key.shape, value.shape);
+    MultiHeadResult r = attend(project(q, k, v, 0), call);
+    if (turned) r.output = transpose(r.output, 0, 1);
+    if (rank == 2) {
+      r.output = squeeze(r.output, 0);
+      if (r.weights) r.weights = squeeze(r.weights, 0);
+    }
+    return r;
+  };
+  return run(whole, of_query, of_key, of_value);
 }
 
 Tensor MultiHeadAttention::operator()(const Tensor& x) const {

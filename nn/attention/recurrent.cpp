@@ -89,10 +89,12 @@ Tensor RecurrentAttention::values(const Tensor& x) const { return split_heads(v(
 LinearAttention::LinearAttention(int64_t dim, int64_t head_count, RecurrentOptions o)
     : RecurrentAttention(dim, head_count, o) {}
 
-Tensor LinearAttention::operator()(const Tensor& x) const {
-  Scope scope(path());
-  return proj(merge_heads(linear_attention(elu_features(queries(x)), elu_features(keys(x)), values(x),
-                                           {.normalize = true, .chunk = chunk})));
+Tensor LinearAttention::operator()(const Tensor& input) const {
+  auto attend = [&](const Tensor& x) {
+    return proj(merge_heads(linear_attention(elu_features(queries(x)), elu_features(keys(x)), values(x),
+                                             {.normalize = true, .chunk = chunk})));
+  };
+  return run(attend, input);
 }
 
 Performer::Performer(int64_t dim, int64_t head_count, PerformerOptions o)
@@ -103,25 +105,27 @@ Performer::Performer(int64_t dim, int64_t head_count, PerformerOptions o)
   features = orthogonal_features(m, D, o.seed);
 }
 
-Tensor Performer::operator()(const Tensor& x) const {
-  Scope scope(path());
-  const Tensor shrunk = features * std::pow(double(width()), -0.25);
-  const double half = 0.5 / std::sqrt(double(width()));
-  // ln √m φ: (B, H, N, m)
-  auto exponents = [&](const Tensor& rows) { return linear(rows, shrunk) - half * sum(rows * rows, {-1}, true); };
-  const Tensor a = exponents(queries(x)), b = exponents(keys(x)), value = values(x);
-  // What is subtracted cancels in the quotient, so it needs no gradient. For keys it grows along the sequence, and the
-  // state is rescaled by a decay.
-  const Tensor top = running_max(max(b.detach(), -1));
-  const int64_t N = x.shape[1];
-  const Tensor before = cat(std::vector<Tensor>{slice(top, 2, 0, 1), slice(top, 2, 0, N - 1)}, 2);
-  const Tensor Q = exp(a - max(a.detach(), -1, true));
-  const Tensor K = exp(b - unsqueeze(top, -1)) + 1e-10;  // at least one weight isn't 0
-  const Tensor one = ones({value.shape[0], value.shape[1], N, 1});
-  Tensor y = decay_attention(Q, K, cat(std::vector<Tensor>{value, one}, -1),
-                             squeeze(repeat_heads(unsqueeze(before - top, 3), heads), 3), chunk);
-  const int64_t D = width();
-  return proj(merge_heads(slice(y, -1, 0, D) / slice(y, -1, D, D + 1)));
+Tensor Performer::operator()(const Tensor& input) const {
+  auto attend = [&](const Tensor& x) {
+    const Tensor shrunk = features * std::pow(double(width()), -0.25);
+    const double half = 0.5 / std::sqrt(double(width()));
+    // ln √m φ: (B, H, N, m)
+    auto exponents = [&](const Tensor& rows) { return linear(rows, shrunk) - half * sum(rows * rows, {-1}, true); };
+    const Tensor a = exponents(queries(x)), b = exponents(keys(x)), value = values(x);
+    // What is subtracted cancels in the quotient, so it needs no gradient. For keys it grows along the sequence, and
+    // the state is rescaled by a decay.
+    const Tensor top = running_max(max(b.detach(), -1));
+    const int64_t N = x.shape[1];
+    const Tensor before = cat(std::vector<Tensor>{slice(top, 2, 0, 1), slice(top, 2, 0, N - 1)}, 2);
+    const Tensor Q = exp(a - max(a.detach(), -1, true));
+    const Tensor K = exp(b - unsqueeze(top, -1)) + 1e-10;  // at least one weight isn't 0
+    const Tensor one = ones({value.shape[0], value.shape[1], N, 1});
+    Tensor y = decay_attention(Q, K, cat(std::vector<Tensor>{value, one}, -1),
+                               squeeze(repeat_heads(unsqueeze(before - top, 3), heads), 3), chunk);
+    const int64_t D = width();
+    return proj(merge_heads(slice(y, -1, 0, D) / slice(y, -1, D, D + 1)));
+  };
+  return run(attend, input);
 }
 
 RetentiveAttention::RetentiveAttention(int64_t dim, int64_t head_count, RetentiveOptions o)
@@ -134,12 +138,14 @@ RetentiveAttention::RetentiveAttention(int64_t dim, int64_t head_count, Retentiv
   log_decay = from_values({heads, 1}, decays);
 }
 
-Tensor RetentiveAttention::operator()(const Tensor& x) const {
-  Scope scope(path());
-  Tensor Q = queries(x), K = keys(x) * (1 / std::sqrt(double(width())));
-  if (rotary) Q = positions.queries(Q), K = positions.keys(K);
-  Tensor y = rms_norm(decay_attention(Q, K, values(x), log_decay, chunk), {});
-  return proj(merge_heads(y) * silu(gate(x)));
+Tensor RetentiveAttention::operator()(const Tensor& input) const {
+  auto attend = [&](const Tensor& x) {
+    Tensor Q = queries(x), K = keys(x) * (1 / std::sqrt(double(width())));
+    if (rotary) Q = positions.queries(Q), K = positions.keys(K);
+    Tensor y = rms_norm(decay_attention(Q, K, values(x), log_decay, chunk), {});
+    return proj(merge_heads(y) * silu(gate(x)));
+  };
+  return run(attend, input);
 }
 
 GatedLinearAttention::GatedLinearAttention(int64_t dim, int64_t head_count, RecurrentOptions o)
@@ -148,11 +154,13 @@ GatedLinearAttention::GatedLinearAttention(int64_t dim, int64_t head_count, Recu
       decay(child<Linear>("decay", dim, heads, numbers(o, true))),
       norm(child<RMSNorm>("norm", dim / heads)) {}
 
-Tensor GatedLinearAttention::operator()(const Tensor& x) const {
-  Scope scope(path());
-  const Tensor log_decay = softplus(-transpose(decay(x), 1, 2)) * (-1.0 / 16);  // ln σ(z) = −softplus(−z)
-  const Tensor Q = queries(x) * (1 / std::sqrt(double(width())));
-  return proj(merge_heads(norm(decay_attention(Q, keys(x), values(x), log_decay, chunk))) * silu(gate(x)));
+Tensor GatedLinearAttention::operator()(const Tensor& input) const {
+  auto attend = [&](const Tensor& x) {
+    const Tensor log_decay = softplus(-transpose(decay(x), 1, 2)) * (-1.0 / 16);  // ln σ(z) = −softplus(−z)
+    const Tensor Q = queries(x) * (1 / std::sqrt(double(width())));
+    return proj(merge_heads(norm(decay_attention(Q, keys(x), values(x), log_decay, chunk))) * silu(gate(x)));
+  };
+  return run(attend, input);
 }
 
 DeltaNet::DeltaNet(int64_t dim, int64_t head_count, RecurrentOptions o)
@@ -160,10 +168,12 @@ DeltaNet::DeltaNet(int64_t dim, int64_t head_count, RecurrentOptions o)
       beta(child<Linear>("beta", dim, heads, numbers(o))),
       norm(child<RMSNorm>("norm", dim / heads)) {}
 
-Tensor DeltaNet::operator()(const Tensor& x) const {
-  Scope scope(path());
-  const Tensor Q = of_length_one(silu(queries(x))), K = of_length_one(silu(keys(x)));
-  return proj(merge_heads(norm(delta_rule(Q, K, values(x), sigmoid(transpose(beta(x), 1, 2)), {}, chunk))));
+Tensor DeltaNet::operator()(const Tensor& input) const {
+  auto attend = [&](const Tensor& x) {
+    const Tensor Q = of_length_one(silu(queries(x))), K = of_length_one(silu(keys(x)));
+    return proj(merge_heads(norm(delta_rule(Q, K, values(x), sigmoid(transpose(beta(x), 1, 2)), {}, chunk))));
+  };
+  return run(attend, input);
 }
 
 GatedDeltaNet::GatedDeltaNet(int64_t dim, int64_t head_count, RecurrentOptions o)
@@ -178,12 +188,14 @@ GatedDeltaNet::GatedDeltaNet(int64_t dim, int64_t head_count, RecurrentOptions o
   decay_bias = param("decay_bias", step + log(1 - exp(-step)));  // softplus of it is the step
 }
 
-Tensor GatedDeltaNet::operator()(const Tensor& x) const {
-  Scope scope(path());
-  const Tensor log_decay = -(exp(log_rate) * softplus(decay(x) + decay_bias));  // (B, N, H)
-  const Tensor Q = of_length_one(silu(queries(x))), K = of_length_one(silu(keys(x)));
-  Tensor y = delta_rule(Q, K, values(x), sigmoid(transpose(beta(x), 1, 2)), transpose(log_decay, 1, 2), chunk);
-  return proj(merge_heads(norm(y)) * silu(gate(x)));
+Tensor GatedDeltaNet::operator()(const Tensor& input) const {
+  auto attend = [&](const Tensor& x) {
+    const Tensor log_decay = -(exp(log_rate) * softplus(decay(x) + decay_bias));  // (B, N, H)
+    const Tensor Q = of_length_one(silu(queries(x))), K = of_length_one(silu(keys(x)));
+    Tensor y = delta_rule(Q, K, values(x), sigmoid(transpose(beta(x), 1, 2)), transpose(log_decay, 1, 2), chunk);
+    return proj(merge_heads(norm(y)) * silu(gate(x)));
+  };
+  return run(attend, input);
 }
 
 }  // namespace rapt::inline RAPT_ABI

@@ -349,13 +349,6 @@ TEST(Refused, LossOfSeveralElements) {
   EXPECT_THROW(backward(requires_grad(zeros({0}))), Error);
 }
 
-TEST(Refused, SecondOrderGradients) {
-  Tensor x = leaf({1});
-  std::string error = error_of([&] { backward(sum(exp(x)), {.create_graph = true}); });
-  expect_contains(error, "second-order");
-  expect_contains(error, "sum");
-}
-
 TEST(Refused, RequiresGradOfAResult) {
   Tensor x = leaf({1});
   EXPECT_THROW(requires_grad(x * 2), Error);

@@ -13,6 +13,8 @@
 
 namespace {
 
+using rapt::story_grammar::Node;  // and not that of the graph of operations
+
 using namespace rapt;
 using namespace rapt::story_grammar;
 

@@ -1,6 +1,11 @@
-// A bug to find with a debugger: docs/debugging.md finds it. A small classifier whose own softmax forgets to subtract
-// the maximum, and overflows when the scores have become large: training makes them sharper with every step.
+// A bug to find with a debugger, or by --trap-nan alone: docs/debugging.md finds it. A small classifier whose own
+// softmax forgets to subtract the maximum, and overflows when the scores have become large: training makes them sharper
+// with every step.
 #include <rapt/rapt.h>
+
+#include <cmath>
+#include <optional>
+#include <string_view>
 
 using namespace rapt;
 
@@ -18,21 +23,36 @@ struct Classifier : Module {
   }
 };
 
-int main() {
+// A part of a model, so that it has a path.
+struct Model : Module {
+  Classifier classifier;
+  Model() : classifier(child<Classifier>("classifier")) {}
+};
+
+int main(int argc, char** argv) {
+  std::optional<TrapNan> trap;
+  std::optional<CheckFinite> finite;
+  for (int i = 1; i < argc; ++i) {
+    if (argv[i] == std::string_view("--trap-nan")) trap.emplace();
+    if (argv[i] == std::string_view("--check-finite")) finite.emplace();
+  }
   manual_seed(1);
-  Classifier model;
+  Model model;
   AdamW optimizer(model.parameters(), {.learning_rate = 0.02});
   Tensor x = normal({30, 2}), wanted = zeros({30, 3});
   for (int64_t i = 0; i < 30; ++i) wanted.set({i, x.at({i, 0}) > 0 ? 0 : x.at({i, 1}) > 0 ? 1 : 2}, 1);
-  for (int step = 1; step <= 100; ++step) {
-    Tensor loss = -mean(log(sum(model(x, 1.0 * step) * wanted, {1})));
-    backward(loss);
-    optimizer.step();
-    optimizer.zero_gradients();
-    if (!std::isfinite(loss.item())) {
-      fmt::print("step {}: loss is not finite\n", step);
-      return 1;
+  try {
+    for (int step = 1; step <= 100; ++step) {
+      Tensor loss = -mean(log(sum(model.classifier(x, step) * wanted, {1})));
+      backward(loss);
+      optimizer.step();
+      optimizer.zero_gradients();
+      if (!std::isfinite(loss.item())) throw Error(fmt::format("step {}: loss is not finite", step));
+      if (step % 10 == 0) fmt::print("step {}: loss {:.4f}\n", step, loss.item());
+      std::fflush(stdout);
     }
-    if (step % 10 == 0) fmt::print("step {}: loss {:.4f}\n", step, loss.item());
+  } catch (const Error& error) {
+    fmt::print("{}\n", error.what());
+    return 1;
   }
 }

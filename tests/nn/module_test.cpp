@@ -90,18 +90,51 @@ TEST(Module, GradientsFlowToEveryParameter) {
   for (const NamedTensor& p : pair.parameters()) EXPECT_FALSE(gradient(p.tensor)) << p.name;
 }
 
-TEST(Module, AParameterWithoutAnOptimizerIsNamedOnce) {
-  unclaimed_parameters();
+TEST(Module, AParameterWithoutAnOptimizerIsNamed) {
   Pair pair;
-  for (const NamedTensor& p : pair.parameters()) {
+  std::vector<NamedTensor> known = pair.parameters();
+  for (const NamedTensor& p : known) {
     if (p.name != "scale") claim_parameter(p.tensor);
   }
+  EXPECT_TRUE(unclaimed_parameters(known).empty());
   backward(sum(pair(ones({2, 3}))));
-  std::vector<std::string> unclaimed = unclaimed_parameters();
+  std::vector<std::string> unclaimed = unclaimed_parameters(known);
   ASSERT_EQ(unclaimed.size(), 1u);
-  EXPECT_EQ(unclaimed[0], "scale");
-  backward(sum(pair(ones({2, 3}))));
-  EXPECT_TRUE(unclaimed_parameters().empty());
+  EXPECT_EQ(unclaimed[0].find("scale (2,) (made at "), 0u) << unclaimed[0];
+  EXPECT_NE(unclaimed[0].find("module_test.cpp:"), std::string::npos) << unclaimed[0];
+  Pair other;  // had its gradient in another pass
+  backward(sum(other(ones({2, 3}))));
+  EXPECT_TRUE(unclaimed_parameters(std::vector<NamedTensor>{{"x", requires_grad(ones({1}))}}).empty());
+  claim_parameter(pair.scale);
+  EXPECT_TRUE(unclaimed_parameters(known).empty());
+}
+
+TEST(Module, WhatComesTooLateIsRefused) {
+  struct Late : Module {
+    Sequential net;
+    Late() : net(child<Sequential>("net")) { net.add<Linear>("in", 2, 3); }
+  };
+  std::string error = error_of([] { Late late; });
+  EXPECT_NE(error.find("net (Sequential) is part of another module already"), std::string::npos) << error;
+  EXPECT_NE(error.find("in"), std::string::npos) << error;
+  struct InTime : Module {
+    Sequential net;
+    InTime() : net(child<Sequential>("net", make())) {}
+    static Sequential make() {
+      Sequential made;
+      made.add<Linear>("in", 2, 3);
+      return made;
+    }
+  };
+  EXPECT_EQ(names(InTime()), (std::vector<std::string>{"net.in.weight", "net.in.bias"}));
+}
+
+TEST(Module, PartsOfOneNameAreRefused) {
+  struct Twice : Module {
+    Dropout a, b;
+    Twice() : a(child<Dropout>("drop", 0.1)), b(child<Dropout>("drop", 0.1)) {}
+  };
+  EXPECT_NE(error_of([] { Twice twice; }).find("there is a part drop (Dropout) already"), std::string::npos);
 }
 
 TEST(Module, LoadingListsAllProblemsTogetherAndChangesNothing) {
@@ -118,8 +151,38 @@ TEST(Module, LoadingListsAllProblemsTogetherAndChangesNothing) {
   EXPECT_EQ(pair.parameters()[2].tensor.to_vector(), before);
   values[0].name = "first.up.weight";
   values[1].tensor = full({4}, 7);
+  values[2].tensor = zeros({3, 4});  // the other way round
+  error = error_of([&] { load_parameters(pair.parameters(), values); });
+  EXPECT_NE(error.find("first.gate.weight is (3, 4) instead of (4, 3); transposed?"), std::string::npos) << error;
+  values[2].tensor = zeros({4, 3});
   load_parameters(pair.parameters(), values);
   EXPECT_EQ(pair.first.up.bias.at({3}), 7);
+}
+
+TEST(Module, LoadingPartlyReports) {
+  Pair pair;
+  std::vector<NamedTensor> values{{"first.up.weight", full({4, 3}, 7)},
+                                  {"first.up.bias", zeros({5})},
+                                  {"second.up.weight", zeros({4, 2})},
+                                  {"other", zeros({2})}};
+  LoadReport report = load_parameters(pair.parameters(), values, {.partly = true});
+  EXPECT_FALSE(report.complete());
+  EXPECT_EQ(report.loaded, (std::vector<std::string>{"first.up.weight"}));
+  EXPECT_EQ(pair.first.up.weight.at({0, 0}), 7);
+  EXPECT_EQ(report.missing.size(), 6u);
+  ASSERT_EQ(report.misshapen.size(), 2u);
+  EXPECT_FALSE(report.misshapen[0].transposed());
+  EXPECT_TRUE(report.misshapen[1].transposed());
+  ASSERT_EQ(report.unexpected.size(), 1u);
+  EXPECT_EQ(report.unexpected[0].name, "other");
+  EXPECT_EQ(to_string(report).find("misshapen: first.up.bias is (5,) instead of (4,)\n"
+                                   "misshapen: second.up.weight is (4, 2) instead of (2, 4); transposed?\n"
+                                   "missing: first.gate.weight (4, 3)\n"),
+            0u)
+      << to_string(report);
+  values.push_back(values[0]);  // which of the two is meant?
+  EXPECT_NE(error_of([&] { load_parameters(pair.parameters(), values, {.partly = true}); }).find("given twice"),
+            std::string::npos);
 }
 
 TEST(Module, EvalModeTurnsDropoutOffAndRecordsNothing) {

@@ -9,6 +9,7 @@
 #include "../../data/stories.h"
 #include "../../nn/gpt.h"
 #include "../../optim/adamw.h"
+#include "../../optim/sgd.h"
 #include "../../train/evaluate.h"
 
 namespace rapt {
@@ -122,6 +123,47 @@ TEST(Trainer, StopsWhenTold) {
   Trainer trainer = setting.trainer(2, 1);
   trainer.run(100, [](const StepReport& report) { return report.step < 3; });
   EXPECT_EQ(trainer.steps_done(), 3);
+}
+
+// A schedule, a data source and a look at the gradients of one's own, in lines y = 2x + 1.
+TEST(Trainer, TakesAnyScheduleDataAndCallback) {
+  manual_seed(1);
+  Linear line(1, 1);
+  SGD optimizer(line.parameters());
+  std::vector<double> rates;
+  std::vector<int64_t> looked;
+  auto squared = [&](const Batch& b) {
+    Tensor error = line(b.inputs) - b.targets;
+    return mean(error * error);
+  };
+  auto points = [](int64_t step, int64_t) {
+    manual_seed(uint64_t(step));
+    Tensor x = normal({32, 1});
+    return Batch{.x = {}, .y = {}, .inputs = x, .targets = x * 2 + 1};
+  };
+  auto look = [&](int64_t step) {
+    looked.push_back(step);
+    EXPECT_TRUE(gradient(line.weight));
+    if (step == 0) set_gradient(line.weight, zeros({1, 1}));  // and changes it
+  };
+  Trainer trainer(line.parameters(), optimizer,
+                  {.learning_rate = [](int64_t step) { return step < 100 ? 0.1 : 0.01; },
+                   .batch = points,
+                   .loss = squared,
+                   .after_backward = look});
+  const Real before = line.weight.item();
+  rates.push_back(trainer.step().learning_rate);
+  EXPECT_EQ(line.weight.item(), before);
+  trainer.run(110, [&](const StepReport& report) {
+    rates.push_back(report.learning_rate);
+    return true;
+  });
+  EXPECT_EQ(rates.front(), 0.1);
+  EXPECT_EQ(rates.back(), 0.01);
+  EXPECT_EQ(looked.size(), 110u);
+  EXPECT_EQ(looked.back(), 109);
+  EXPECT_NEAR(line.weight.item(), 2, 1e-3);
+  EXPECT_NEAR(line.bias.item(), 1, 1e-3);
 }
 
 TEST(Evaluate, CountsEveryTokenOnceWhateverTheBatch) {

@@ -127,8 +127,8 @@ def node_text(node):
 
 def module_text(v):
     parameters = elements_of(v.field("parameters_"))
-    paths = elements_of(v.field("paths_"))
-    path = text_of(pointer_of(paths[0]).target()) if paths else ""
+    parts = elements_of(v.field("parts_"))
+    path = text_of(pointer_of(parts[0]).target().field("path")) if parts else ""
     lines, total = [], 0
     for p in parameters:
         view = view_of(p.field("tensor"))

@@ -5,6 +5,7 @@
 
 #include "../../core/gemm.h"
 #include "../../core/parallel.h"
+#include "../../core/version.h"
 #include "../../watch/check_finite.h"
 #include "../trainer.h"
 #include "commands.h"
