@@ -10,7 +10,7 @@ namespace {
 constexpr int64_t kLanes = 8;
 using Words [[gnu::vector_size(8 * kLanes)]] = uint64_t;
 
-Words low(Words x) { return x & 0xFFFFFFFFu; }
+constexpr uint64_t kLow = 0xFFFFFFFF;
 
 struct Counters {
   Words c[4];
@@ -21,8 +21,8 @@ struct Counters {
       Words p0 = c[0] * uint64_t{0xD2511F53}, p1 = c[2] * uint64_t{0xCD9E8D57};
       c[0] = (p1 >> 32) ^ c[1] ^ uint64_t { k0 };
       c[2] = (p0 >> 32) ^ c[3] ^ uint64_t { k1 };
-      c[1] = low(p1);
-      c[3] = low(p0);
+      c[1] = p1 & kLow;
+      c[3] = p0 & kLow;
       k0 += 0x9E3779B9;
       k1 += 0xBB67AE85;
     }
@@ -39,8 +39,8 @@ void WeightDropout::factors(Strip strip, int64_t heads, int64_t keys, Real* to) 
   for (int64_t j = 0; j < keys; j += 4) {
     const uint64_t block = uint32_t((strip.key + j) / 4);
     for (int64_t i = 0; i < kTile; i += kLanes) {
-      Counters w{{Words{} + block, low(Words{0, 1, 2, 3, 4, 5, 6, 7} + first + uint64_t(i)), Words{} + uint64_t{head},
-                  Words{} + uint64_t{call}}};
+      Counters w{{Words{} + block, (Words{0, 1, 2, 3, 4, 5, 6, 7} + first + uint64_t(i)) & kLow,
+                  Words{} + uint64_t{head}, Words{} + uint64_t{call}}};
       w.encrypt(seed);
       for (int64_t n = 0; n < std::min<int64_t>(4, keys - j); ++n) {
         for (int64_t l = 0; l < kLanes; ++l) to[(j + n) * kTile + i + l] = w.c[n][l] < threshold ? 0 : keep;
