@@ -97,8 +97,12 @@ std::string GraphLog::dot(const GraphDrawing& drawing) const {
     box_name[n.sequence] = name;
     Box& box = boxes[name];
     box.module = !module.empty();
-    box.label = !module.empty() ? module : n.module.empty() || !n.leaf ? n.name : n.module + "." + n.name;
-    if (!box.module) box.label += "\n" + to_string(n.shape);
+    if (box.module) {
+      box.label = module;
+    } else {
+      const bool in_module = n.leaf && !n.module.empty();
+      box.label = fmt::format("{}{}{}\n{}", in_module ? n.module : "", in_module ? "." : "", n.name, n.shape);
+    }
     box.where = n.where;
     (n.leaf ? box.parameters : box.operations) += n.leaf ? n.shape.numel() : 1;
     if (n.leaf) box.squares += n.norm * n.norm;
