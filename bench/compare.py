@@ -152,8 +152,9 @@ def memory_plot(arguments, results):
 
 def recipe(arguments, results):
     """nanoGPT's recipe in both, once each: minutes of work."""
-    flags = ("--attention mha --position learned --layers 4 --heads 4 --dim 128 --context 64 --batch 12 --steps 2000 --optimizer adamw "
-             "--lr 1e-3 --min-lr 1e-4 --warmup 100 --beta2 0.99 --weight-decay 0.1 --clip 1 --eval-every 0 --sample-every 0")
+    flags = ("--attention mha --position learned --layers 4 --heads 4 --dim 128 --context 64 --batch 12 --steps 2000 "
+             "--optimizer adamw --lr 1e-3 --min-lr 1e-4 --warmup 100 --schedule cosine --beta2 0.99 --weight-decay 0.1 "
+             "--clip 1 --eval-every 0 --sample-every 0")
     folder = os.path.join(os.path.dirname(arguments.rapt_work), "recipe")
     subprocess.run(["rm", "-rf", folder], check=True)
     import resource, time
@@ -209,7 +210,8 @@ def main():
                           "peak_gflops": peak * 1e-9, "read_gb_per_s": stream * 1e-9,
                           "triad_gb_per_s": triad * 1e-9, "blas": machine.facts["blas"]}
     compiler = subprocess.run(["c++", "--version"], capture_output=True, text=True).stdout.split("\n")[0]
-    say(f"`{' '.join(['./run bench peers'] + sys.argv[sys.argv.index('--write') + 2 :] if '--write' in sys.argv else sys.argv)}`\n")
+    command = ["./run bench peers", *sys.argv[sys.argv.index("--write") + 2 :]] if arguments.write else sys.argv
+    say(f"`{' '.join(os.path.basename(word) for word in command)}`\n")
     say(f"{processor()}, {os.environ['OMP_NUM_THREADS']} threads; {platform.freedesktop_os_release()['PRETTY_NAME']}; "
         f"{compiler}; "
         f"{machine.facts['blas']}; fused multiply-adds at most {peak * 1e-9:.0f} GF/s, memory read at {stream * 1e-9:.1f} GB/s, STREAM's triad {triad * 1e-9:.1f} GB/s; "
