@@ -31,8 +31,7 @@ def program(page, text):
             top.append(code)
             code = ""
         body.append(f'fmt::print("{MARK}");\n{code}')
-    return ("#include <rapt/rapt.h>\n#include <cmath>\n#include <filesystem>\nusing namespace rapt;\n" + "".join(top) +
-            "int main() {\nmanual_seed(1);\n" + "".join(body) + "}\n")
+    return ("#include <rapt/rapt.h>\nusing namespace rapt;\n" + "".join(top) + "int main() {\n" + "".join(body) + "}\n")
 
 
 def output(build, page, text):
