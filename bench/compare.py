@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Times rapt's work (rapt_work, see bench/work.cpp), and the same in PyTorch, alternately.
+"""Times rapt's work (rapt_work, see bench/work.h), and the same in PyTorch, alternately.
 
 usage: compare.py RAPT_WORK [--peers PYTHON] [--text FILE --rapt PROGRAM] [--only TEXT] [--rounds N] [--json FILE]
                   [--write docs/performance.md]

@@ -1,22 +1,8 @@
-// One piece of work, repeated on request: what bench/compare.py runs alternately with the same work in other
-// frameworks.
-//
-//   rapt_work step LAYERS HEADS DIM CONTEXT BATCH VOCABULARY    one training step: forward, backward, clip 1, AdamW
-//   rapt_work attention BATCH HEADS LENGTH DIM [VARIANT]        causal attention, forward and backward apart
-//   rapt_work layer BATCH LENGTH DIM HEADS                      a layer of causal self-attention with its projections
-//   rapt_work decode LAYERS HEADS DIM CONTEXT VOCABULARY        one token more, with the cache half full
-//   rapt_work machine                                           peak of fused multiply-adds, speed of reading memory
-//
-// Prints a line of JSON when it is ready, and one for each number n read from stdin: the least and the median seconds
-// of n repetitions of each part.
-#include <algorithm>
-#include <chrono>
-#include <fstream>
-#include <functional>
-#include <iostream>
-#include <map>
+#include "work.h"
 
-#include "../core/gemm.h"
+#include <chrono>
+#include <cstdlib>
+
 #include "../core/parallel.h"
 #include "../core/random.h"
 #include "../nn/gpt.h"
@@ -28,13 +14,6 @@ namespace {
 
 double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
-using Times = std::map<std::string, std::vector<double>>;
-struct Work {
-  double operations = 0;  // of all parts together, counting a multiply-add as two
-  double bytes = 0;       // that must be read at least
-  std::function<void(Times&)> repeat;
-};
-
 Tokens random_tokens(int64_t batch, int64_t length, int64_t vocabulary, uint64_t seed) {
   std::vector<int32_t> ids;
   for (int64_t i = 0; i < batch * length; ++i) ids.push_back(int32_t(Random{seed, 0}.below(vocabulary, uint64_t(i))));
@@ -43,12 +22,6 @@ Tokens random_tokens(int64_t batch, int64_t length, int64_t vocabulary, uint64_t
 
 GptConfig gpt2(int64_t layers, int64_t heads, int64_t dim, int64_t context, int64_t vocabulary) {
   return {.vocabulary = vocabulary, .context = context, .layers = layers, .heads = heads, .dim = dim};
-}
-
-double parameters_of(const Module& m) {
-  double n = 0;
-  for (const NamedTensor& p : m.parameters()) n += double(p.tensor.numel());
-  return n;
 }
 
 Work step(const std::vector<int64_t>& a) {
@@ -61,7 +34,7 @@ Work step(const std::vector<int64_t>& a) {
   Tokens y = random_tokens(batch, config.context, config.vocabulary, 2);
   Work w;
   // As nanoGPT counts: 6 for each weight in a product, 12 L E T for attention, for every token.
-  double weights = parameters_of(*gpt) - double(config.context * config.dim);
+  double weights = double(gpt->parameter_count()) - double(config.context * config.dim);
   w.operations = double(batch * config.context) *
                  (6 * weights + 12 * double(config.layers) * double(config.dim) * double(config.context));
   w.repeat = [=](Times& times) {
@@ -147,7 +120,7 @@ Work decode(const std::vector<int64_t>& a) {
   gpt->next(random_tokens(1, config.context / 2, config.vocabulary, 1), *cache);
   Tokens one = random_tokens(1, 1, config.vocabulary, 2);
   Work w;
-  w.bytes = parameters_of(*gpt) * sizeof(Real);
+  w.bytes = double(gpt->parameter_count()) * sizeof(Real);
   w.repeat = [=](Times& times) {
     double begin = now();
     gpt->next(one, *cache);
@@ -210,21 +183,15 @@ Work machine() {
   return w;
 }
 
-double resident_peak() {  // in MB
-  std::ifstream status("/proc/self/status");
-  for (std::string line; std::getline(status, line);) {
-    if (line.rfind("VmHWM:", 0) == 0) return std::stod(line.substr(6)) * 1024e-6;
-  }
-  return 0;
-}
+}  // namespace
 
-Work make(int count, char** words) {
-  check<UsageError>(count > 0, "expected: step | attention | layer | decode | machine, and its numbers");
+Work make_work(const std::vector<std::string>& words) {
+  check<UsageError>(!words.empty(), "expected: step | attention | layer | decode | machine, and its numbers");
   std::string kind = words[0], variant = "plain";
   std::vector<int64_t> numbers;
-  for (int i = 1; i < count; ++i) {
+  for (size_t i = 1; i < words.size(); ++i) {
     char* end = nullptr;
-    int64_t value = std::strtol(words[i], &end, 10);
+    int64_t value = std::strtol(words[i].c_str(), &end, 10);
     if (*end) {
       variant = words[i];
     } else {
@@ -243,32 +210,4 @@ Work make(int count, char** words) {
   return machine();
 }
 
-void run(int count, char** words) {
-  Work work = make(count, words);
-  fmt::print("{{\"ready\": true, \"operations\": {:.0f}, \"bytes\": {:.0f}, \"blas\": \"{}\"}}\n", work.operations,
-             work.bytes, blas_description());
-  std::fflush(stdout);
-  for (int64_t n = 0; std::cin >> n;) {
-    Times times;
-    for (int64_t i = 0; i < n; ++i) work.repeat(times);
-    std::string parts;
-    for (auto& [name, t] : times) {
-      std::sort(t.begin(), t.end());
-      parts += fmt::format("\"{}\": [{:.9f}, {:.9f}], ", name, t[0], t[t.size() / 2]);
-    }
-    fmt::print("{{{}\"peak\": {:.1f}}}\n", parts, resident_peak());
-    std::fflush(stdout);
-  }
-}
-
-}  // namespace
 }  // namespace rapt
-
-int main(int argc, char** argv) {
-  try {
-    rapt::run(argc - 1, argv + 1);
-  } catch (const std::exception& error) {
-    fmt::print(stderr, "rapt_work: {}\n", error.what());
-    return 2;
-  }
-}

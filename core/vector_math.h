@@ -90,10 +90,9 @@ inline double log_positive(double x) { return std::log(x); }
 
 /// ln x; −∞ at 0, NaN below; 1 ulp.
 [[gnu::always_inline]] inline float log(float x) {
-  // computed and not chosen, so that who traps floating-point exceptions sees −∞ and NaN being made
-  float at_zero = x > 0 ? 1 : std::numeric_limits<float>::max();
-  float below = x < 0 ? 0 : 1;
-  return math::log_positive(x + 0) * at_zero * below;  // −0 becomes 0
+  // computed and not chosen, so that who traps floating-point exceptions sees −∞ (1/0) and NaN (0/0) being made
+  float at_zero = x == 0, defined = !(x <= 0);
+  return math::log_positive(x) - at_zero / defined;
 }
 /// 1 ulp.
 inline double log(double x) { return std::log(x); }

@@ -151,6 +151,7 @@ TrapNan::TrapNan() : former_(std::make_unique<Former>()) {
 }
 
 TrapNan::~TrapNan() {
+  fedisableexcept(kTraps);  // here too: LLVM's OpenMP gives a thread its former mode back at the end of a region
   in_every_thread(fedisableexcept);
   sigaction(SIGFPE, &former_->action, nullptr);
   current = nullptr;

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The work of bench/work.cpp in PyTorch, with the same words, the same lines in and out.
+"""The work of bench/work.h in PyTorch, with the same words, the same lines in and out.
 
 usage: torch_work.py [--compile] step LAYERS HEADS DIM CONTEXT BATCH VOCABULARY
        torch_work.py attention BATCH HEADS LENGTH DIM

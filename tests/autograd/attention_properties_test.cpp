@@ -10,6 +10,7 @@
 #include <limits>
 #include <type_traits>
 
+#include "../expect.h"
 #include "attention_variants.h"
 
 namespace rapt {
@@ -290,15 +291,6 @@ TEST(Attention, ExplainsItself) {
   EXPECT_EQ(explain({1, 2, 256, 8}, {1, 1, 256, 8}, {1, 1, 256, 8}, {.normalizer = entmax(1.5)}).kernel,
             "blocks of rows");
   EXPECT_NE(to_string(plan).find("12 full"), std::string::npos);
-}
-
-std::string error_of(const std::function<void()>& f) {
-  try {
-    f();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "";
 }
 
 TEST(Attention, SaysWhatDoesNotFit) {

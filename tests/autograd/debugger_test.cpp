@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "../expect.h"
 #include "op_table.h"
 
 // What debuggers call and read. That they can read it: tests/debug.
@@ -20,10 +21,6 @@ struct KeepValues {
 };
 
 std::string check_of(const Tensor& y) { return detail::check_node(y.node.get()); }
-void expect_contains(const std::string& text, const std::string& part) {
-  EXPECT_NE(text.find(part), std::string::npos) << "\"" << part << "\" is not in: " << text;
-}
-
 struct Crooked {
   static constexpr auto name = "crooked";
   Saved x;

@@ -8,6 +8,8 @@
 #include <string>
 #include <vector>
 
+#include "../expect.h"
+
 namespace rapt {
 namespace {
 
@@ -20,22 +22,6 @@ void expect_values(const Tensor& x, std::vector<double> expected) {
   std::vector<Real> values = x.to_vector();
   ASSERT_EQ(values.size(), expected.size());
   for (size_t i = 0; i < values.size(); ++i) EXPECT_NEAR(values[i], expected[i], 1e-5) << "element " << i;
-}
-
-// The text of the error that f throws.
-template <class F>
-std::string error_of(F f) {
-  try {
-    f();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  ADD_FAILURE() << "nothing was thrown";
-  return "";
-}
-
-void expect_contains(const std::string& text, const std::string& part) {
-  EXPECT_NE(text.find(part), std::string::npos) << "\"" << part << "\" is not in: " << text;
 }
 
 // y = 2x, and what backward is told is added to a log.

@@ -7,21 +7,12 @@
 #include <string>
 #include <vector>
 
+#include "../expect.h"
+
 // Operations from two functions, and what goes wrong with operations of one's own.
 
 namespace rapt {
 namespace {
-
-template <class F>
-std::string error_of(F f) {
-  try {
-    f();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  ADD_FAILURE() << "nothing was thrown";
-  return "";
-}
 
 Tensor cube(const Tensor& x) {
   return record(

@@ -6,22 +6,14 @@
 #include <string>
 #include <vector>
 
+#include "../expect.h"
+
 namespace rapt {
 namespace {
 
 using Values = std::vector<Real>;
 
 Tensor counted(const Shape& shape) { return view::reshape(arange(shape.numel()), shape); }
-
-template <class F>
-std::string error_of(F f) {
-  try {
-    f();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "nothing was thrown";
-}
 
 TEST(View, SharesItsNumbers) {
   Tensor x = counted({2, 3});

@@ -5,17 +5,10 @@
 #include "../../autograd/grad_check.h"
 #include "../../core/random.h"
 #include "../../core/view.h"
+#include "../expect.h"
 
 namespace rapt {
 namespace {
-
-constexpr double kClose = sizeof(Real) == 8 ? 1e-12 : 1e-5;
-
-void expect_near(const Tensor& a, const Tensor& b, double tolerance = kClose) {
-  ASSERT_EQ(a.shape, b.shape);
-  std::vector<Real> x = a.to_vector(), y = b.to_vector();
-  for (size_t i = 0; i < x.size(); ++i) ASSERT_NEAR(x[i], y[i], tolerance) << "element " << i;
-}
 
 // The formula, written out.
 Tensor by_hand(const Tensor& q, const Tensor& k, const Tensor& v, double scale) {

@@ -6,25 +6,12 @@
 #include <exception>
 #include <stdexcept>
 
+#include "../expect.h"
+
 // Hooks of modules, freezing, and a module as text.
 
 namespace rapt {
 namespace {
-
-template <class F>
-std::string error_of(F f) {
-  try {
-    f();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  ADD_FAILURE() << "nothing was thrown";
-  return "";
-}
-
-void expect_contains(const std::string& text, const std::string& part) {
-  EXPECT_NE(text.find(part), std::string::npos) << "\"" << part << "\" is not in: " << text;
-}
 
 struct Gated : Module {
   Linear up, gate;

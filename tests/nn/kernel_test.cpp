@@ -7,11 +7,11 @@
 #include "../../autograd/grad_check.h"
 #include "../../core/random.h"
 #include "../../core/view.h"
+#include "../expect.h"
 
 namespace rapt {
 namespace {
 
-constexpr double kClose = sizeof(Real) == 8 ? 1e-11 : 2e-5;
 constexpr SmoothingKernel kAll[] = {SmoothingKernel::gaussian, SmoothingKernel::laplace, SmoothingKernel::epanechnikov,
                                     SmoothingKernel::boxcar};
 
@@ -23,12 +23,6 @@ double weight(SmoothingKernel kernel, double rho, double h) {
     case SmoothingKernel::boxcar: return rho < h;
   }
   return 0;
-}
-
-void expect_near(const Tensor& a, const Tensor& b, double tolerance = kClose) {
-  ASSERT_EQ(a.shape, b.shape);
-  std::vector<Real> x = a.to_vector(), y = b.to_vector();
-  for (size_t i = 0; i < x.size(); ++i) ASSERT_NEAR(x[i], y[i], tolerance) << "element " << i;
 }
 
 TEST(Kernel, SmoothIsTheFormula) {

@@ -5,6 +5,7 @@
 #include "../../autograd/grad_check.h"
 #include "../../core/random.h"
 #include "../../nn/layers.h"
+#include "../expect.h"
 
 namespace rapt {
 namespace {
@@ -26,15 +27,6 @@ std::vector<std::string> names(const Module& m) {
   std::vector<std::string> out;
   for (const NamedTensor& p : m.parameters()) out.push_back(p.name);
   return out;
-}
-
-std::string error_of(const std::function<void()>& f) {
-  try {
-    f();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "no error";
 }
 
 TEST(Module, NamesAreFlatAndInTheOrderOfConstruction) {

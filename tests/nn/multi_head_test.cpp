@@ -7,17 +7,10 @@
 #include "../../core/view.h"
 #include "../../nn/attention/grouped_query.h"
 #include "../autograd/golden.h"
+#include "../expect.h"
 
 namespace rapt {
 namespace {
-
-constexpr double kClose = sizeof(Real) == 8 ? 1e-12 : 1e-5;
-
-void expect_near(const Tensor& a, const Tensor& b, double tolerance = kClose) {
-  ASSERT_EQ(a.shape, b.shape);
-  std::vector<Real> x = a.to_vector(), y = b.to_vector();
-  for (size_t i = 0; i < x.size(); ++i) ASSERT_NEAR(x[i], y[i], tolerance) << "element " << i;
-}
 
 Tokens golden_mask(const Json& j) {
   Tokens t;

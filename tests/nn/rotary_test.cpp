@@ -6,28 +6,16 @@
 
 #include "../../core/random.h"
 #include "../../core/view.h"
+#include "../expect.h"
 
 namespace rapt {
 namespace {
 
 constexpr double kTolerance = sizeof(Real) == 8 ? 1e-11 : 2e-4;
 
-void expect_close(const Tensor& a, const Tensor& b, double tolerance = kTolerance) {
-  ASSERT_EQ(a.shape, b.shape);
-  std::vector<Real> x = a.to_vector(), y = b.to_vector();
-  for (size_t i = 0; i < x.size(); ++i) ASSERT_NEAR(x[i], y[i], tolerance) << "element " << i;
-}
+void expect_close(const Tensor& a, const Tensor& b, double tolerance = kTolerance) { expect_near(a, b, tolerance); }
 
 Tensor scores(const Tensor& q, const Tensor& k) { return matmul(q, transpose(k, -1, -2)); }
-
-std::string error_of(const std::function<void()>& f) {
-  try {
-    f();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "no error";
-}
 
 std::vector<RotaryOptions> all_kinds() {
   return {{},

@@ -8,13 +8,6 @@
 namespace rapt::test {
 namespace {
 
-// A text that a tiny model learns in seconds.
-std::string little_text() {
-  std::string text;
-  for (int i = 0; i < 120; ++i) text += "the cat sat on the mat and the dog lay by the log. ";
-  return text;
-}
-
 constexpr const char* kTiny = " --layers 1 --heads 2 --dim 16 --context 16 --batch 4 --warmup 5 --eval-every 10 ";
 
 class Program : public testing::Test {

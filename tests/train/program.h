@@ -42,6 +42,13 @@ inline void make_file(const std::filesystem::path& path, const std::string& cont
   std::ofstream(path, std::ios::binary) << contents;
 }
 
+/// A text that a tiny model learns in seconds.
+inline std::string little_text() {
+  std::string text;
+  for (int i = 0; i < 120; ++i) text += "the cat sat on the mat and the dog lay by the log. ";
+  return text;
+}
+
 struct Result {
   int code = -1;  ///< exit code; 128 + n when signal n ended it
   std::string out, err;

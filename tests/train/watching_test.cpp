@@ -7,18 +7,13 @@
 #include "../../train/generate.h"
 #include "../../train/one_step.h"
 #include "../../watch/trap_nan.h"
+#include "../expect.h"
 #include "program.h"
 
 // What watches training: --trap-nan, --check-finite, replay, --profile, graph, diff-runs.
 
 namespace rapt::test {
 namespace {
-
-std::string little_text() {
-  std::string text;
-  for (int i = 0; i < 120; ++i) text += "the cat sat on the mat and the dog lay by the log. ";
-  return text;
-}
 
 using TrainingRun = Run;  // a test has a member Run
 
@@ -39,10 +34,6 @@ class Watching : public testing::Test {
     return r.err.substr(at + 12, r.err.find('\n', at) - at - 12);
   }
 };
-
-void expect_contains(const std::string& text, const std::string& part) {
-  EXPECT_NE(text.find(part), std::string::npos) << "\"" << part << "\" is not in: " << text;
-}
 
 // Training, evaluating and sampling raise no floating-point exception, whatever the attention.
 TEST(Training, TrapsNothingWithAnyAttention) {

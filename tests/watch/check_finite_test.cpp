@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "../../autograd/ops.h"
+#include "../expect.h"
 
 namespace rapt {
 namespace {
@@ -12,7 +13,7 @@ namespace {
 constexpr Real kInf = std::numeric_limits<Real>::infinity();
 constexpr Real kNan = std::numeric_limits<Real>::quiet_NaN();
 
-std::string error_of(const std::function<void()>& f) {
+std::string report_of(const std::function<void()>& f) {
   CheckFinite check;
   try {
     f();
@@ -22,12 +23,8 @@ std::string error_of(const std::function<void()>& f) {
   return "";
 }
 
-void expect_contains(const std::string& text, const std::string& part) {
-  EXPECT_NE(text.find(part), std::string::npos) << "\"" << part << "\" is not in: " << text;
-}
-
 TEST(CheckFinite, NamesTheFirstBadResultAndItsPlace) {
-  std::string text = error_of([] {
+  std::string text = report_of([] {
     Scope scope(std::make_shared<const std::string>("blocks.2"));
     Tensor x = log(from_values({2, 3}, {1, 2, 3, 4, -5, 0}));
     exp(x);
@@ -42,14 +39,14 @@ TEST(CheckFinite, NamesTheFirstBadResultAndItsPlace) {
 TEST(CheckFinite, SaysWhichInputWasBadAlready) {
   Tensor weight = ones({3, 2});
   weight.set({2, 1}, kNan);
-  std::string text = error_of([&] { matmul(ones({4, 3}), weight); });
+  std::string text = report_of([&] { matmul(ones({4, 3}), weight); });
   expect_contains(text, "matmul (");
   expect_contains(text, "its input 1 was bad already: 1 NaN among its 6 numbers (3, 2), the first at [2, 1]");
 }
 
 TEST(CheckFinite, LooksAtBackward) {
   Tensor x = requires_grad(zeros({3}));
-  std::string text = error_of([&] { backward(sum(sqrt(x))); });
+  std::string text = report_of([&] { backward(sum(sqrt(x))); });
   expect_contains(text, "backward of sqrt (");
   expect_contains(text, "gradient is not finite: 3 Inf");
   expect_contains(text, "the gradient that reached it is finite");
@@ -58,7 +55,7 @@ TEST(CheckFinite, LooksAtBackward) {
 TEST(CheckFinite, SeesASumOfGradientsThatOverflows) {
   const Real large = std::numeric_limits<Real>::max();
   Tensor x = requires_grad(zeros({2}));
-  std::string text = error_of([&] { backward(sum(x * large) + sum(x * large)); });
+  std::string text = report_of([&] { backward(sum(x * large) + sum(x * large)); });
   expect_contains(text, "backward of leaf (");
   expect_contains(text, "the gradient that reached it was bad already");
 }
@@ -66,15 +63,15 @@ TEST(CheckFinite, SeesASumOfGradientsThatOverflows) {
 TEST(CheckFinite, LooksAtStridedResults) {
   Tensor x = ones({3, 4});
   x.set({1, 2}, kInf);
-  expect_contains(error_of([&] { transpose(x, 0, 1); }), "the first at [2, 1]");
+  expect_contains(report_of([&] { transpose(x, 0, 1); }), "the first at [2, 1]");
 }
 
 TEST(CheckFinite, LetsMasksPass) {
   Tensor scores = requires_grad(uniform({4, 4}, -1, 1));
   Tensor keep = from_values({4}, {1, 1, 0, 1});
-  EXPECT_EQ(error_of([&] { backward(sum(softmax(where(keep, scores, -kInf) * 2, -1) * scores)); }), "");
-  expect_contains(error_of([&] { where(keep, scores, kInf); }), "where (");
-  expect_contains(error_of([&] { log(zeros({2})); }), "log (");
+  EXPECT_EQ(report_of([&] { backward(sum(softmax(where(keep, scores, -kInf) * 2, -1) * scores)); }), "");
+  expect_contains(report_of([&] { where(keep, scores, kInf); }), "where (");
+  expect_contains(report_of([&] { log(zeros({2})); }), "log (");
 }
 
 TEST(CheckFinite, IsOffAgainAfterwards) {

@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "../../nn/layers.h"
+#include "../expect.h"
 
 namespace rapt {
 namespace {
@@ -30,9 +31,6 @@ std::string dot(GraphDrawing drawing) {
   return log.dot(drawing);
 }
 
-void expect_contains(const std::string& text, const std::string& part) {
-  EXPECT_NE(text.find(part), std::string::npos) << "\"" << part << "\" is not in:\n" << text;
-}
 int count(const std::string& text, const std::string& part) {
   int n = 0;
   for (size_t at = 0; (at = text.find(part, at)) != std::string::npos; ++at) ++n;
