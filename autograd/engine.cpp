@@ -15,12 +15,14 @@ namespace {
 
 using NodePtr = std::shared_ptr<Node>;
 
+bool can_add_to(const Tensor& sum) { return sum && sum.storage.use_count() == 1 && sum.contiguous(); }
+
 // Adds g to sum. The first gradient is taken as it is, without a copy; `sum` is only written to when nobody else holds
 // it.
 void accumulate(Tensor& sum, const Tensor& g) {
   if (!sum) {
     sum = g.detach();
-  } else if (sum.storage.use_count() == 1 && sum.contiguous()) {
+  } else if (can_add_to(sum)) {
     kernels::add_into(sum, g);
   } else {
     sum = kernels::map([](Real a, Real b) { return a + b; }, sum, g);
@@ -83,6 +85,10 @@ Tensor run_hook(const Node& node, const GradientHook& hook, const Tensor& dy) {
     if (request.create_graph) {
       Scope scope(node.module);
       dx = node.backward_recorded(dy, request.running);
+    } else if (node.inputs.size() == 1 && node.inputs[0] && can_add_to(node.inputs[0]->incoming) &&
+               node.backward_add(dy, node.inputs[0]->incoming)) {
+      observed.end({&node.inputs[0]->incoming, 1}, &node);
+      return {Tensor()};
     } else {
       dx = node.backward(dy);
     }

@@ -28,6 +28,8 @@ Node::Node() : sequence(next_sequence.fetch_add(1, std::memory_order_relaxed)) {
 Node::~Node() { unlink(); }
 std::vector<Tensor> Node::backward(const Tensor&) { return {}; }
 std::shared_ptr<Node> Node::repeat(std::span<const Tensor>, Tensor&) const { return nullptr; }
+bool Node::backward_add(const Tensor&, Tensor&) { return false; }
+
 std::vector<Tensor> Node::backward_recorded(const Tensor&, const std::shared_ptr<Node>&) {
   throw Error(
       fmt::format("second-order gradients of {} are not available; twice_differentiable() lists the operations that "

@@ -38,6 +38,9 @@ struct Node {
   const char* name() const { return name_; }
   /// The gradients of the inputs; one may be empty where its input wants none.
   virtual std::vector<Tensor> backward(const Tensor& dy);
+  /// The same added to `sum`, which the other consumers of the only input have begun. False where the operation has no
+  /// way of its own to do that, and has done nothing.
+  virtual bool backward_add(const Tensor& dy, Tensor& sum);
   /// The same as recorded operations, so that the gradients have gradients; `self` is this node. Throws where the
   /// operation has none.
   virtual std::vector<Tensor> backward_recorded(const Tensor& dy, const std::shared_ptr<Node>& self);

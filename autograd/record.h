@@ -61,9 +61,11 @@ struct Attach {
 /// `forward` sees detached tensors, so what it saves (as Saved) never holds the graph. `backward` gives one gradient
 /// for each input, in the input's shape or a shape that it broadcasts to; the engine sums it back. An operation that is
 /// to be differentiated twice has its backward a second time, made of recorded operations on attached tensors, which is
-/// only called under BackwardOptions::create_graph; one that profiles are to know has its cost, asked after forward:
+/// only called under BackwardOptions::create_graph; one with a single input whose gradient is mostly zeros may add it
+/// to what is there, where there is something; one that profiles are to know has its cost, asked after forward:
 ///
 ///   std::vector<Tensor> backward_recorded(const Tensor& dy, Needs, Attach) const;
+///   void backward_add(const Tensor& dy, Tensor& sum) const;
 ///   Cost cost(std::span<const Tensor> x, Needs) const;
 ///
 /// `name` and what release() keeps may be members like any other. An operation whose results come from elsewhere than
@@ -77,6 +79,14 @@ struct OpNode final : Node {
     name_ = op.name;
   }
   std::vector<Tensor> backward(const Tensor& dy) override { return std::as_const(op).backward(dy, needs); }
+  bool backward_add(const Tensor& dy, Tensor& sum) override {
+    if constexpr (requires { std::as_const(op).backward_add(dy, sum); }) {
+      std::as_const(op).backward_add(dy, sum);
+      return true;
+    } else {
+      return Node::backward_add(dy, sum);
+    }
+  }
   std::vector<Tensor> backward_recorded(const Tensor& dy, const std::shared_ptr<Node>& self) override {
     if constexpr (requires { std::as_const(op).backward_recorded(dy, needs, Attach{self}); }) {
       return std::as_const(op).backward_recorded(dy, needs, Attach{self});

@@ -26,8 +26,12 @@ struct Embedding {
   }
   std::vector<Tensor> backward(const Tensor& dy, Needs) const {
     Tensor dweight = zeros(table);
-    kernels::embedding_backward(contiguous(dy).data(), ids.ids.data(), ids.numel(), table[1], dweight.mutable_data());
+    backward_add(dy, dweight);
     return {dweight};
+  }
+  // A table that is tied to the head of a model has a gradient already, as large as itself.
+  void backward_add(const Tensor& dy, Tensor& sum) const {
+    kernels::embedding_backward(contiguous(dy).data(), ids.ids.data(), ids.numel(), table[1], sum.mutable_data());
   }
   std::vector<Tensor> backward_recorded(const Tensor& dy, Needs, Attach) const {
     const int64_t rows = ids.numel(), C = table[1];

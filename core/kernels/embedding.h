@@ -9,7 +9,7 @@ namespace rapt::inline RAPT_ABI::kernels {
 /// weight (V, C), ids (rows) in [0, V) → y (rows, C)
 void embedding_forward(const Real* weight, const int32_t* ids, int64_t rows, int64_t C, Real* y);
 /// dweight[ids[r]] += dy[r], rows in order
-/// dy (rows, C) → dweight (V, C), zeros before
+/// dy (rows, C) → dweight (V, C)
 void embedding_backward(const Real* dy, const int32_t* ids, int64_t rows, int64_t C, Real* dweight);
 
 /// y[i] = 0 with probability p, else scale · x[i]; 0 ≤ p < 1. Element i is dropped when its random word is below

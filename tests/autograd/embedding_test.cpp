@@ -6,6 +6,8 @@
 #include <string>
 #include <vector>
 
+#include "../expect.h"
+
 namespace rapt {
 namespace {
 
@@ -25,6 +27,27 @@ TEST(Embedding, LooksUpRowsAndAddsTheirGradients) {
     }
   }
   EXPECT_EQ(gradient(weight).to_vector(), sums);
+}
+
+// As in a model whose head has the same weight: the second gradient goes into the first.
+TEST(Embedding, AddsToTheGradientOfATiedTable) {
+  manual_seed(1);
+  const Tokens ids({5}, {7, 999, 7, 0, 3});
+  Tensor values = normal({1000, 64}), factors = normal({1000, 64}), dy = normal({5, 64});
+  auto gradient_of = [&](bool looked_up, bool multiplied) {
+    Tensor weight = requires_grad(clone(values));
+    Tensor loss = looked_up ? sum(embedding(weight, ids) * dy) : Tensor();
+    if (multiplied) loss = loss ? loss + sum(weight * factors) : sum(weight * factors);
+    reset_peak_memory();
+    const int64_t before = memory_stats().in_use;
+    backward(loss);
+    if (looked_up && multiplied) {
+      EXPECT_LT(memory_stats().peak - before, 2 * values.numel() * int64_t(sizeof(Real)));
+    }
+    return gradient(weight);
+  };
+  Tensor both = gradient_of(true, true), apart = gradient_of(true, false) + gradient_of(false, true);
+  expect_near(both, apart);
 }
 
 TEST(Embedding, SaysWhichIdIsWrong) {

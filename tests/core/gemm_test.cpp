@@ -114,6 +114,13 @@ TEST_P(GemmTest, long_inner_axis) {
   }
 }
 
+// More than 2^26 multiplications with all axes long: those go to oneDNN where it is there.
+TEST_P(GemmTest, large_products) {
+  for (bool trans_a : {false, true}) {
+    for (bool trans_b : {false, true}) expect_right(GetParam(), {1030, 270, 250, trans_a, trans_b, 2, Real(trans_a), 13});
+  }
+}
+
 TEST_P(GemmTest, nothing_to_do) {
   std::vector<Real> a(12, 1), b(12, 1), c(12, 2);
   GetParam()(false, false, 0, 4, 3, 1, a.data(), 3, b.data(), 4, 0, c.data(), 4);
@@ -139,8 +146,8 @@ TEST_P(GemmTest, refuses_bad_sizes) {
 // The bits must depend on the shapes alone: not on the number of threads, nor on being called inside a parallel task.
 TEST(Gemm, same_bits_for_any_number_of_threads) {
   int saved = threads();
-  const int64_t shapes[][3] = {{200, 300, 100}, {64, 48, 4000}, {1, 500, 300},
-                               {500, 1, 300},   {40, 40, 40},   {384, 128, 768}};
+  const int64_t shapes[][3] = {{200, 300, 100}, {64, 48, 4000},  {1, 500, 300},   {500, 1, 300},
+                               {40, 40, 40},    {384, 128, 768}, {1030, 270, 250}};
   for (auto [m, n, k] : shapes) {
     for (int trans = 0; trans < 4; ++trans) {
       bool trans_a = trans & 1, trans_b = trans & 2;
