@@ -24,8 +24,8 @@ struct GemmStats {
 };
 GemmStats gemm_stats();
 
-/// The libraries behind gemm and the kernels they chose, for people: "OpenBLAS 0.3.21 with SkylakeX kernels, oneDNN 2.6.3
-/// for large products".
+/// The libraries behind gemm and the kernels they chose, for people: "OpenBLAS 0.3.21 with SkylakeX kernels,
+/// oneDNN 2.6.3 for large products".
 std::string blas_description();
 
 }  // namespace rapt::inline RAPT_ABI

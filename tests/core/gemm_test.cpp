@@ -117,7 +117,8 @@ TEST_P(GemmTest, long_inner_axis) {
 // More than 2^26 multiplications with all axes long: those go to oneDNN where it is there.
 TEST_P(GemmTest, large_products) {
   for (bool trans_a : {false, true}) {
-    for (bool trans_b : {false, true}) expect_right(GetParam(), {1030, 270, 250, trans_a, trans_b, 2, Real(trans_a), 13});
+    for (bool trans_b : {false, true})
+      expect_right(GetParam(), {1030, 270, 250, trans_a, trans_b, 2, Real(trans_a), 13});
   }
 }
 
