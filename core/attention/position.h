@@ -5,8 +5,13 @@
 
 namespace rapt::inline RAPT_ABI {
 
-/// Queries and keys in a tile of the score matrix.
+/// Queries and keys in a tile of the score matrix, a multiple of 16. Results depend on it by rounding alone, which
+/// `./run check tiles` shows with another size.
+#ifdef RAPT_TILE
+inline constexpr int64_t kTile = RAPT_TILE;
+#else
 inline constexpr int64_t kTile = 64;
+#endif
 
 /// Where an entry of the score matrix stands: what a score modifier and a mask see.
 struct At {
