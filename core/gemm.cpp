@@ -175,7 +175,7 @@ void check_sizes(bool trans_a, bool trans_b, int64_t m, int64_t n, int64_t k, in
 
 // The AVX-512 kernels of OpenBLAS have a second way for products of up to 10^6 multiplications: it reads the operands
 // where they are instead of copying them first, and is 10 to 20 % faster. So a block is made of products of that size.
-constexpr int64_t kTile = 64;    // rows and columns of C in one product
+constexpr int64_t kSide = 64;    // rows and columns of C in one product
 constexpr int64_t kDepth = 192;  // and steps along the inner axis; 64 · 64 · 192 < 10^6
 bool has_small_kernels() {
   static const bool yes = openblas_get_corename && kernel_level(openblas_get_corename()) == kAvx512;
@@ -196,24 +196,24 @@ void block_by_tiles(bool trans_a, bool trans_b, int64_t m, int64_t n, int64_t k,
                     const Real* b, int64_t ldb, Real beta, Real* c, int64_t ldc) {
   const int64_t depth = piece(k, pieces(k, kDepth), 8);
   const bool pack_a = trans_a && lda >= kFar, pack_b = trans_b || ldb >= kFar;
-  Storage packed_a(pack_a ? depth * pieces(m, kTile) * kTile : 0), packed_b(pack_b ? depth * kTile : 0);
+  Storage packed_a(pack_a ? depth * pieces(m, kSide) * kSide : 0), packed_b(pack_b ? depth * kSide : 0);
   for (int64_t p = 0; p < k; p += depth) {
     const int64_t steps = std::min(depth, k - p);
-    for (int64_t i = 0; pack_a && i < m; i += kTile) {
-      copy_rows(steps, std::min(kTile, m - i), a + p * lda + i, lda, packed_a.data + i * depth, kTile);
+    for (int64_t i = 0; pack_a && i < m; i += kSide) {
+      copy_rows(steps, std::min(kSide, m - i), a + p * lda + i, lda, packed_a.data + i * depth, kSide);
     }
-    for (int64_t j = 0; j < n; j += kTile) {
-      const int64_t columns = std::min(kTile, n - j);
+    for (int64_t j = 0; j < n; j += kSide) {
+      const int64_t columns = std::min(kSide, n - j);
       if (trans_b) {
-        transpose(columns, steps, b + j * ldb + p, ldb, packed_b.data, kTile);
+        transpose(columns, steps, b + j * ldb + p, ldb, packed_b.data, kSide);
       } else if (pack_b) {
-        copy_rows(steps, columns, b + p * ldb + j, ldb, packed_b.data, kTile);
+        copy_rows(steps, columns, b + p * ldb + j, ldb, packed_b.data, kSide);
       }
       const Real* b_tile = pack_b ? packed_b.data : b + p * ldb + j;
-      for (int64_t i = 0; i < m; i += kTile) {
+      for (int64_t i = 0; i < m; i += kSide) {
         const Real* a_tile = pack_a ? packed_a.data + i * depth : trans_a ? a + p * lda + i : a + i * lda + p;
-        one_call(trans_a, false, std::min(kTile, m - i), columns, steps, alpha, a_tile, pack_a ? kTile : lda, b_tile,
-                 pack_b ? kTile : ldb, p == 0 ? beta : 1, c + i * ldc + j, ldc);
+        one_call(trans_a, false, std::min(kSide, m - i), columns, steps, alpha, a_tile, pack_a ? kSide : lda, b_tile,
+                 pack_b ? kSide : ldb, p == 0 ? beta : 1, c + i * ldc + j, ldc);
       }
     }
   }
@@ -242,7 +242,7 @@ constexpr auto large_block = block_by_tiles;
 #endif
 
 bool is_large(bool trans_b, int64_t m, int64_t n, int64_t k) {
-  return kHasOneDnn && m * n >= kLarge / k && std::min(m, n) >= kTile && (!trans_b || m >= kRowsToTurn);
+  return kHasOneDnn && m * n >= kLarge / k && std::min(m, n) >= kSide && (!trans_b || m >= kRowsToTurn);
 }
 
 // ---- the cut ----
@@ -261,13 +261,13 @@ Partition partition(int64_t m, int64_t n, int64_t k, bool large) {
   int64_t down = pieces(m, large ? 384 : 256), across = pieces(n, large ? 384 : 192);
   while (down * across * parts < kTasks) {
     int64_t rows = pieces(m, down), columns = pieces(n, across);
-    if (std::max(rows, columns) <= kTile) {
+    if (std::max(rows, columns) <= kSide) {
       parts = std::max(parts, std::min(pieces(kTasks, down * across), pieces(k, 256)));
       break;
     }
     (rows >= columns ? down : across) *= 2;
   }
-  return {piece(m, down, 16), piece(n, across, kTile), piece(k, parts, 16)};
+  return {piece(m, down, 16), piece(n, across, kSide), piece(k, parts, 16)};
 }
 
 std::atomic<int64_t> calls, multiplications;
@@ -295,7 +295,7 @@ void gemm(bool trans_a, bool trans_b, int64_t m, int64_t n, int64_t k, Real alph
   const bool turn = large && trans_b;
   Storage turned(turn ? k * n : 0);
   if (turn) {
-    parallel_for(n, kTile, [&](int64_t begin, int64_t end) {
+    parallel_for(n, kSide, [&](int64_t begin, int64_t end) {
       transpose(end - begin, k, b + begin * ldb, ldb, turned.data + begin, n);
     });
     trans_b = false, b = turned.data, ldb = n;
@@ -307,7 +307,7 @@ void gemm(bool trans_a, bool trans_b, int64_t m, int64_t n, int64_t k, Real alph
     int64_t part = task / blocks, i = task % blocks / across * rows, j = task % across * columns, p = part * inner;
     Real* out = part == 0 ? c + i * ldc + j : partial.data + (part - 1) * m * n + i * n + j;
     int64_t block_rows = std::min(rows, m - i);
-    auto compute = large ? large_block : block_rows >= kTile / 2 && has_small_kernels() ? block_by_tiles : one_call;
+    auto compute = large ? large_block : block_rows >= kSide / 2 && has_small_kernels() ? block_by_tiles : one_call;
     compute(trans_a, trans_b, block_rows, std::min(columns, n - j), std::min(inner, k - p), alpha,
             trans_a ? a + p * lda + i : a + i * lda + p, lda, trans_b ? b + j * ldb + p : b + p * ldb + j, ldb,
             part == 0 ? beta : 0, out, part == 0 ? ldc : n);

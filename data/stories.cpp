@@ -24,12 +24,12 @@ double write(std::string& text, std::vector<ByteRange>* recalls, Choose choose) 
     nats += std::log(double(n));
     return size_t(choose(int(n)));
   };
-  for (int at = graph.start; graph.nodes[size_t(at)].kind != Node::kEnd;) {
-    const Node& node = graph.nodes[size_t(at)];
+  for (int at = graph.start; graph.nodes[size_t(at)].kind != StoryNode::kEnd;) {
+    const StoryNode& node = graph.nodes[size_t(at)];
     size_t next = 0;
-    if (node.kind == Node::kText) {
+    if (node.kind == StoryNode::kText) {
       text += node.text;
-    } else if (node.kind == Node::kBranch) {
+    } else if (node.kind == StoryNode::kBranch) {
       next = draw(node.next.size());
     } else {
       auto begin = int64_t(text.size());

@@ -145,8 +145,8 @@ Words names_in(std::string_view text) {
 }
 
 /// Adds the nodes of a template that goes on at `next`; returns its first node.
-int add(std::vector<Node>& nodes, std::string_view text, int next) {
-  auto push = [&](Node node) {
+int add(std::vector<StoryNode>& nodes, std::string_view text, int next) {
+  auto push = [&](StoryNode node) {
     nodes.push_back(std::move(node));
     return int(nodes.size()) - 1;
   };
@@ -154,7 +154,7 @@ int add(std::vector<Node>& nodes, std::string_view text, int next) {
   while (!text.empty()) {
     if (text.back() != '}') {
       size_t begin = text.rfind('}') + 1;  // npos + 1 = 0
-      next = push({.kind = Node::kText, .text = std::string(text.substr(begin)), .next = {next}});
+      next = push({.kind = StoryNode::kText, .text = std::string(text.substr(begin)), .next = {next}});
       text = text.substr(0, begin);
       continue;
     }
@@ -162,14 +162,14 @@ int add(std::vector<Node>& nodes, std::string_view text, int next) {
     std::string name(text.substr(open + 1, text.size() - open - 2));
     text = text.substr(0, open);
     if (auto fact = kMentions.find(name); fact != kMentions.end()) {
-      next = push({.kind = Node::kMention, .next = {next}, .fact = fact->second.fact, .form = fact->second.form});
+      next = push({.kind = StoryNode::kMention, .next = {next}, .fact = fact->second.fact, .form = fact->second.form});
       continue;
     }
     auto rule = kRules.find(name);
     check(rule != kRules.end(), "stories: no rule is called {{{}}}", name);
     std::vector<int> alternatives;
     for (const std::string& alternative : rule->second) alternatives.push_back(add(nodes, alternative, next));
-    next = alternatives.size() == 1 ? alternatives[0] : push({.kind = Node::kBranch, .next = alternatives});
+    next = alternatives.size() == 1 ? alternatives[0] : push({.kind = StoryNode::kBranch, .next = alternatives});
   }
   return next;
 }

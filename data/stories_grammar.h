@@ -34,7 +34,7 @@ std::string_view mention(Fact fact, Form form, int value);
 std::vector<int> allowed_values(Fact fact, const Facts& facts);
 
 /// A step of writing. Successors have smaller numbers.
-struct Node {
+struct StoryNode {
   enum Kind { kEnd, kText, kBranch, kMention } kind = kEnd;
   std::string text = {};       // kText
   std::vector<int> next = {};  // kBranch: equally likely; kText, kMention: one
@@ -43,7 +43,7 @@ struct Node {
 };
 
 struct Graph {
-  std::vector<Node> nodes;  // nodes[0] is kEnd
+  std::vector<StoryNode> nodes;  // nodes[0] is kEnd
   int start = 0;
 };
 

@@ -16,12 +16,12 @@ void Reader::spread(std::vector<Path>& paths, double& ended, Path path) {
     paths.push_back(path);
     return;
   }
-  const Node& node = story_graph().nodes[size_t(path.node)];
-  if (node.kind == Node::kEnd) {
+  const StoryNode& node = story_graph().nodes[size_t(path.node)];
+  if (node.kind == StoryNode::kEnd) {
     ended += path.weight;
-  } else if (node.kind == Node::kText) {
+  } else if (node.kind == StoryNode::kText) {
     spread(paths, ended, {path.weight, node.text, node.next[0], path.facts});
-  } else if (node.kind == Node::kBranch) {
+  } else if (node.kind == StoryNode::kBranch) {
     for (int next : node.next) spread(paths, ended, {path.weight / double(node.next.size()), {}, next, path.facts});
   } else if (int known = path.facts[node.fact]; known >= 0) {
     spread(paths, ended, {path.weight, mention(node.fact, node.form, known), node.next[0], path.facts});
@@ -47,10 +47,10 @@ const std::vector<Reader::Path>& Reader::middles(char first) {
     std::vector<double> visits(graph.nodes.size());
     visits[size_t(graph.start)] = 1;
     for (size_t at = graph.nodes.size(); at-- > 1;) {
-      const Node& node = graph.nodes[at];
+      const StoryNode& node = graph.nodes[at];
       for (int next : node.next) visits[size_t(next)] += visits[at] / double(node.next.size());
-      if (node.kind == Node::kText) add(visits[at], node.text, node.next[0], {});
-      if (node.kind != Node::kMention) continue;
+      if (node.kind == StoryNode::kText) add(visits[at], node.text, node.next[0], {});
+      if (node.kind != StoryNode::kMention) continue;
       std::vector<int> values = allowed_values(node.fact, {});
       for (int value : values)
         add(visits[at] / double(values.size()), mention(node.fact, node.form, value), node.next[0],
@@ -97,7 +97,7 @@ struct Parser {
   std::vector<Derivation> found;
 
   void parse(int at, size_t position, const Facts& facts, double nats) {
-    const Node& node = story_graph().nodes[size_t(at)];
+    const StoryNode& node = story_graph().nodes[size_t(at)];
     auto words = [&](std::string_view said, int next, const Facts& then, double cost) {
       if (text.substr(position).starts_with(said)) parse(next, position + said.size(), then, nats + cost);
     };
@@ -106,11 +106,11 @@ struct Parser {
       follow();
       choices.pop_back();
     };
-    if (node.kind == Node::kEnd) {
+    if (node.kind == StoryNode::kEnd) {
       if (position == text.size()) found.push_back({choices, nats});
-    } else if (node.kind == Node::kText) {
+    } else if (node.kind == StoryNode::kText) {
       words(node.text, node.next[0], facts, 0);
-    } else if (node.kind == Node::kBranch) {
+    } else if (node.kind == StoryNode::kBranch) {
       double cost = std::log(double(node.next.size()));
       for (size_t i = 0; i < node.next.size(); ++i)
         choice(int(i), [&] { parse(node.next[i], position, facts, nats + cost); });

@@ -22,14 +22,14 @@ struct Match {
 
 /// Keeps in `best` the way through the graph with the fewest wrong words that ends where a sentence may end.
 void match(const Graph& graph, int at, std::string_view text, const Match& now, std::optional<Match>& best) {
-  const Node& node = graph.nodes[size_t(at)];
+  const StoryNode& node = graph.nodes[size_t(at)];
   std::string_view rest = text.substr(now.end);
-  if (node.kind == Node::kEnd) {
+  if (node.kind == StoryNode::kEnd) {
     bool whole = rest.empty() || rest[0] == ' ' || rest[0] == '\n';
     if (whole && (!best || now.balance() > best->balance())) best = now;
-  } else if (node.kind == Node::kBranch) {
+  } else if (node.kind == StoryNode::kBranch) {
     for (int next : node.next) match(graph, next, text, now, best);
-  } else if (node.kind == Node::kText) {
+  } else if (node.kind == StoryNode::kText) {
     if (!rest.starts_with(node.text)) return;
     Match then = now;
     then.end += node.text.size();

@@ -82,20 +82,20 @@ std::string GraphLog::dot(const GraphDrawing& drawing) const {
     return open || depth == 0 ? "" : first_components(n.module, depth);
   };
 
-  struct Box {
+  struct DrawnBox {
     std::string label, where;
     bool module = false;
     int64_t operations = 0, parameters = 0;
     double norm = 0, squares = 0;  // of the gradient of its newest result, and of its parameters'
     uint64_t newest = 0;
   };
-  std::map<std::string, Box> boxes;
+  std::map<std::string, DrawnBox> boxes;
   std::map<uint64_t, std::string> box_name;
   for (const Item& n : nodes_) {
     std::string module = box_of(n);
     std::string name = module.empty() ? fmt::format("node {}", n.sequence) : "module " + module;
     box_name[n.sequence] = name;
-    Box& box = boxes[name];
+    DrawnBox& box = boxes[name];
     box.module = !module.empty();
     if (box.module) {
       box.label = module;

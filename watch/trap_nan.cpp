@@ -76,7 +76,7 @@ struct Writer {
   }
   void flush() const {
     for (size_t at = 0; at < size;) {
-      ssize_t n = write(STDERR_FILENO, text.data() + at, size - at);
+      ssize_t n = ::write(STDERR_FILENO, text.data() + at, size - at);
       if (n <= 0) return;
       at += size_t(n);
     }

@@ -14,17 +14,11 @@ int64_t checked_half(int64_t dim, int64_t heads) {
   return dim / (2 * heads);
 }
 
-int64_t checked_shared(int64_t heads, int64_t shared) {
-  check(shared == 0 || (shared > 0 && heads % shared == 0),
-        "attention: {} heads of keys and values do not divide {} heads", shared, heads);
-  return shared == 0 ? heads : shared;
-}
-
 }  // namespace
 
 DifferentialAttention::DifferentialAttention(int64_t dim, int64_t head_count, DifferentialOptions o)
     : heads(head_count),
-      key_value_heads(checked_shared(head_count, o.key_value_heads)),
+      key_value_heads(checked_key_value_heads(head_count, o.key_value_heads)),
       half(checked_half(dim, head_count)),
       lambda_init(0.8 - 0.6 * std::exp(-0.3 * double(o.depth))),
       causal(o.causal),

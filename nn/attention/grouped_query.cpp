@@ -12,12 +12,6 @@ int64_t checked_head_dim(int64_t dim, int64_t heads, const GroupedQueryOptions& 
   return o.head_dim > 0 ? o.head_dim : dim / heads;
 }
 
-int64_t checked_key_value_heads(int64_t heads, int64_t key_value_heads) {
-  check(key_value_heads >= 0 && (key_value_heads == 0 || heads % key_value_heads == 0),
-        "attention: {} key-value heads do not divide {} heads", key_value_heads, heads);
-  return key_value_heads == 0 ? heads : key_value_heads;
-}
-
 }  // namespace
 
 GroupedQueryAttention::GroupedQueryAttention(int64_t dim, int64_t head_count, GroupedQueryOptions o,

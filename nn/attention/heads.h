@@ -1,7 +1,7 @@
 #pragma once
 #include "../../autograd/ops.h"
 
-/// Between the layout of projections and that of attention.
+/// Heads: how many, and between the layout of projections and that of attention.
 namespace rapt::inline RAPT_ABI {
 
 /// (B, N, H·D) → (B, H, N, D), a view of dense rows.
@@ -14,6 +14,14 @@ inline Tensor split_heads(const Tensor& x, int64_t heads) {
 /// (B, H, N, D) → (B, N, H·D); a view of what attention returns.
 inline Tensor merge_heads(const Tensor& y) {
   return reshape(transpose(y, 1, 2), {y.shape[0], y.shape[2], y.shape[1] * y.shape[3]});
+}
+
+/// How many heads of keys and values: `shared`, which must divide `heads`; 0 means one for each head.
+inline int64_t checked_key_value_heads(int64_t heads, int64_t shared) {
+  if (shared == 0) return heads;
+  check(shared > 0 && heads % shared == 0, "attention: {} heads of keys and values do not divide {} heads", shared,
+        heads);
+  return shared;
 }
 
 }  // namespace rapt::inline RAPT_ABI

@@ -14,13 +14,6 @@ int64_t checked_head_dim(int64_t dim, int64_t heads, const MultiHeadOptions& o) 
   return o.head_dim > 0 ? o.head_dim : dim / heads;
 }
 
-int64_t checked_key_value_heads(int64_t heads, int64_t shared) {
-  if (shared == 0) return heads;
-  check(shared > 0 && heads % shared == 0, "attention: {} heads of keys and values do not divide {} heads", shared,
-        heads);
-  return shared;
-}
-
 // Uniform with the variance of Glorot & Bengio (2010), or normal with a given deviation.
 Tensor start(int64_t out, int64_t in, double deviation) {
   const Real bound = Real(std::sqrt(6.0 / double(in + out)));

@@ -16,13 +16,6 @@ int64_t checked_heads(int64_t dim, int64_t heads) {
   return heads;
 }
 
-int64_t checked_shared(int64_t heads, int64_t shared) {
-  if (shared == 0) return heads;
-  check(shared > 0 && heads % shared == 0, "attention: {} heads of keys and values do not divide {} heads", shared,
-        heads);
-  return shared;
-}
-
 LinearOptions projection(const RecurrentOptions& o) { return {o.bias, o.qkv_deviation}; }
 LinearOptions numbers(const RecurrentOptions& o, bool bias = false) { return {bias, o.qkv_deviation}; }
 
@@ -70,7 +63,7 @@ Tensor running_max(Tensor x) {
 
 RecurrentAttention::RecurrentAttention(int64_t dim, int64_t head_count, const RecurrentOptions& o)
     : heads(checked_heads(dim, head_count)),
-      key_value_heads(checked_shared(heads, o.key_value_heads)),
+      key_value_heads(checked_key_value_heads(heads, o.key_value_heads)),
       chunk(o.chunk),
       q(child<Linear>("q", dim, dim, projection(o))),
       k(child<Linear>("k", dim, dim / heads * key_value_heads, projection(o))),

@@ -27,7 +27,7 @@ struct Builder {
   }
 };
 
-struct Word {
+struct CallWord {
   const char* name;
   const char* usage;  // word, arguments, [tensors]
   const char* help;
@@ -101,8 +101,8 @@ void xl_word(const SpecWord& w, Builder b) {
   c.q = q + per_channel("u");
 }
 
-const std::vector<Word>& words() {
-  static const std::vector<Word> all{
+const std::vector<CallWord>& call_words() {
+  static const std::vector<CallWord> all{
       {"mha", "mha", "plain attention; may be left out", [](const SpecWord&, Builder) {}},
       {"document", "document [document i64 (B, M)]", "query and key in the same document",
        [](const SpecWord& w, Builder b) {
@@ -239,10 +239,10 @@ SpecCall spec_call(const std::string& spec, const SpecTensors& tensors) {
   Builder builder{call, tensors};
   for (const SpecWord& word : parse_spec(spec)) {
     if (!apply_plain_word(word, builder.heads(), call.options)) {
-      auto known = std::ranges::find_if(words(), [&](const Word& w) { return w.name == word.name(); });
-      if (known == words().end()) {
+      auto known = std::ranges::find_if(call_words(), [&](const CallWord& w) { return w.name == word.name(); });
+      if (known == call_words().end()) {
         std::vector<std::string> names = plain_words();
-        for (const Word& w : words()) names.emplace_back(w.name);
+        for (const CallWord& w : call_words()) names.emplace_back(w.name);
         unknown_word(word.name(), names);
       }
       known->apply(word, builder);
@@ -265,7 +265,7 @@ AttentionResult SpecCall::run(bool dense) const {
 
 std::string describe_spec_words() {
   std::string all = kPlainHelp;
-  for (const Word& w : words()) {
+  for (const CallWord& w : call_words()) {
     std::string usage = w.usage;
     all += usage.size() < 35 ? fmt::format("  {:<35} {}\n", usage, w.help)
                              : fmt::format("  {}\n  {:<35} {}\n", usage, "", w.help);

@@ -224,7 +224,7 @@ struct PlainWord {
   const char* help;
   bool normalizer = false;
 };
-constexpr PlainWord kPlain[] = {
+constexpr PlainWord kPlainWords[] = {
     {"window:256", "reads its own position and the 256 before it"},
     {"chunked:256", "reads its own chunk of 256 positions"},
     {"dilated:2", "reads every second position"},
@@ -248,7 +248,7 @@ std::string word_of(const char* usage) {
 std::vector<std::string> known_words() {
   std::vector<std::string> all{"causal"};
   for (const Word& w : words()) all.emplace_back(w.name);
-  for (const PlainWord& w : kPlain) all.push_back(word_of(w.usage));
+  for (const PlainWord& w : kPlainWords) all.push_back(word_of(w.usage));
   return all;
 }
 
@@ -282,9 +282,10 @@ LayerPointer make_attention(const std::string& spec, const AttentionLayerSizes& 
       if (known->kind == Kind::normalizer || w.name() == "cope") only(normalizer, w, "normaliser");
       known->apply(w, build);
     } else {
-      auto plain = std::ranges::find_if(kPlain, [&](const PlainWord& word) { return word_of(word.usage) == w.name(); });
-      if (plain == std::end(kPlain) && w.name() != "causal") unknown_word(w.name(), known_words());
-      if (plain != std::end(kPlain) && plain->normalizer) only(normalizer, w, "normaliser");
+      auto plain =
+          std::ranges::find_if(kPlainWords, [&](const PlainWord& word) { return word_of(word.usage) == w.name(); });
+      if (plain == std::end(kPlainWords) && w.name() != "causal") unknown_word(w.name(), known_words());
+      if (plain != std::end(kPlainWords) && plain->normalizer) only(normalizer, w, "normaliser");
       AttentionOptions probe;
       apply_plain_word(w, sizes.heads, probe);
       SpecWord word = w;
@@ -326,11 +327,11 @@ std::string describe_attention_words() {
   section("families that stand alone (the last ones have no scores, and are linear in the sequence):", Kind::layer);
   section("positions (without one, the model learns a position embedding):", Kind::position);
   section("parts:", Kind::part);
-  for (const PlainWord& w : kPlain) {
+  for (const PlainWord& w : kPlainWords) {
     if (!w.normalizer) all += fmt::format("  {:<36} {}\n", w.usage, w.help);
   }
   section("normalisers, at most one (softmax without):", Kind::normalizer);
-  for (const PlainWord& w : kPlain) {
+  for (const PlainWord& w : kPlainWords) {
     if (w.normalizer) all += fmt::format("  {:<36} {}\n", w.usage, w.help);
   }
   all +=
@@ -356,7 +357,7 @@ std::vector<std::string> example_specs() {
     else
       all.push_back("mha+" + (name == "rope" ? name : std::string(w.usage)));
   }
-  for (const PlainWord& w : kPlain) all.push_back(std::string("mha+") + w.usage);
+  for (const PlainWord& w : kPlainWords) all.push_back(std::string("mha+") + w.usage);
   return all;
 }
 

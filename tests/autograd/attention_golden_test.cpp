@@ -10,18 +10,18 @@
 namespace rapt {
 namespace {
 
-using Inputs = std::map<std::string, Tensor>;
+using NamedInputs = std::map<std::string, Tensor>;
 
 const Json& attention_golden() {
   static const Json json = Json::parse(std::ifstream(RAPT_TEST_FOLDER "/golden/attention.json"));
   return json;
 }
 
-constexpr double kTolerance = sizeof(Real) == 8 ? 1e-9 : 1e-5;
+constexpr double kGoldenTolerance = sizeof(Real) == 8 ? 1e-9 : 1e-5;
 
 Tensor squares(const Tensor& x) { return sum(x * x, {-1}); }
 
-AttentionOptions shaw(Inputs& x) {
+AttentionOptions shaw(NamedInputs& x) {
   AttentionOptions o;
   const Tensor table = matmul(x["q"], transpose(x["key_table"], 0, 1)) / std::sqrt(double(x["q"].shape[3]));
   o.score = score_modifier(
@@ -34,7 +34,7 @@ AttentionOptions shaw(Inputs& x) {
 }
 
 // Transformer-XL adds one bias to the queries of the content, another to those of the distance.
-Tensor transformer_xl(Inputs& x) {
+Tensor transformer_xl(NamedInputs& x) {
   const Tensor content = x["q"] + unsqueeze(x["u"], 1), distance = x["q"] + unsqueeze(x["w"], 1);
   AttentionOptions options;
   options.relative_queries = distance;
@@ -42,9 +42,9 @@ Tensor transformer_xl(Inputs& x) {
   return attention(content, x["k"], x["v"], options);
 }
 
-using Options = std::function<AttentionOptions(Inputs&)>;
+using Options = std::function<AttentionOptions(NamedInputs&)>;
 const std::map<std::string, Options>& spellings() {
-  using I = Inputs&;
+  using I = NamedInputs&;
   static const std::map<std::string, Options> all{
       {"sdpa", [](I) { return AttentionOptions{}; }},
       {"sdpa, causal at the top left", [](I) { return AttentionOptions{.mask = causal_top_left()}; }},
@@ -82,7 +82,7 @@ TEST(AttentionGolden, VariantsAgreeWithPyTorch) {
   for (const Json& c : attention_golden().at("variants")) {
     const std::string name = c.at("case");
     SCOPED_TRACE(name);
-    Inputs x;
+    NamedInputs x;
     for (const auto& [key, value] : c.at("inputs").items()) x[key] = requires_grad(golden_tensor(value));
     Tensor y;
     if (name == "transformer-xl") {
@@ -91,11 +91,11 @@ TEST(AttentionGolden, VariantsAgreeWithPyTorch) {
       ASSERT_TRUE(spellings().contains(name));
       y = attention(x["q"], x["k"], x["v"], spellings().at(name)(x));
     }
-    expect_golden(y.detach(), c.at("output"), kTolerance);
+    expect_golden(y.detach(), c.at("output"), kGoldenTolerance);
     backward(sum(y * golden_tensor(c.at("cotangent"))));
     for (const auto& [key, value] : c.at("gradients").items()) {
       SCOPED_TRACE(key);
-      expect_golden(gradient(x[key]), value, kTolerance);
+      expect_golden(gradient(x[key]), value, kGoldenTolerance);
     }
     ++compared;
   }

@@ -7,8 +7,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
-#include <type_traits>
 
 #include "../expect.h"
 #include "attention_variants.h"
@@ -16,10 +14,7 @@
 namespace rapt {
 namespace {
 
-constexpr Real kInf = std::numeric_limits<Real>::infinity();
-constexpr Real kNan = std::numeric_limits<Real>::quiet_NaN();
-constexpr bool kDouble = std::is_same_v<Real, double>;
-constexpr double kTolerance = kDouble ? 1e-12 : 2e-5;
+constexpr double kPropertyTolerance = kDouble ? 1e-12 : 2e-5;
 
 struct Leaves {
   Tensor q, k, v;
@@ -31,32 +26,19 @@ struct Leaves {
   }
 };
 
-double difference(const Tensor& a, const Tensor& b) {
-  std::vector<Real> x = a.to_vector(), y = b.to_vector();
-  EXPECT_EQ(a.shape, b.shape);
-  double worst = 0;
-  for (size_t i = 0; i < x.size(); ++i) {
-    if (x[i] == y[i]) continue;
-    double d = std::fabs(double(x[i] - y[i])) / std::max(1.0, std::fabs(double(y[i])));
-    if (!std::isfinite(d)) return 1e30;
-    worst = std::max(worst, d);
-  }
-  return worst;
-}
-
 // Two ways to compute the same: equal results, and equal gradients of q, k, v.
 void expect_same(const std::function<Tensor(const Leaves&)>& f, const std::function<Tensor(const Leaves&)>& g,
                  int64_t queries = 70, int64_t keys = 70) {
   Leaves a(queries, keys), b(queries, keys);
   Tensor x = f(a), y = g(b);
-  EXPECT_LE(difference(x, y), kTolerance) << "result";
+  EXPECT_LE(relative_difference(x, y), kPropertyTolerance) << "result";
   manual_seed(8);
   Tensor c = normal(x.shape);
   backward(x, c);
   backward(y, c);
-  EXPECT_LE(difference(gradient(a.q), gradient(b.q)), kTolerance) << "dq";
-  EXPECT_LE(difference(gradient(a.k), gradient(b.k)), kTolerance) << "dk";
-  EXPECT_LE(difference(gradient(a.v), gradient(b.v)), kTolerance) << "dv";
+  EXPECT_LE(relative_difference(gradient(a.q), gradient(b.q)), kPropertyTolerance) << "dq";
+  EXPECT_LE(relative_difference(gradient(a.k), gradient(b.k)), kPropertyTolerance) << "dk";
+  EXPECT_LE(relative_difference(gradient(a.v), gradient(b.v)), kPropertyTolerance) << "dv";
 }
 
 Tensor attend(const Leaves& x, const AttentionOptions& o) { return attention(x.q, x.k, x.v, o); }
@@ -149,7 +131,7 @@ TEST(AttentionIdentity, RowsOfScoreGradientsSumToTheGradientOfTheLogSumExp) {
   manual_seed(3);
   Tensor dlse = normal(r.lse.shape);
   backward(sum(r.out * normal(r.out.shape)) + sum(r.lse * dlse));
-  EXPECT_LE(difference(squeeze(gradient(b), 3), dlse), kTolerance * 10);
+  EXPECT_LE(relative_difference(squeeze(gradient(b), 3), dlse), kPropertyTolerance * 10);
 }
 
 TEST(Attention, RowsWithoutKeys) {
@@ -255,8 +237,8 @@ TEST(Attention, WeightsAreThoseOfTheDenseTwin) {
   for (const AttentionOptions& o : cases) {
     Tensor weights = attention_weights(x.q, x.k, o);
     Tensor from_identity = attention_dense(x.q, x.k, expand(eye(90), {2, 2, 90, 90}), o);
-    EXPECT_LE(difference(weights, from_identity), kTolerance);
-    EXPECT_LE(difference(attention_weights(x.q, x.k, o, true), mean(from_identity, {1})), kTolerance);
+    EXPECT_LE(relative_difference(weights, from_identity), kPropertyTolerance);
+    EXPECT_LE(relative_difference(attention_weights(x.q, x.k, o, true), mean(from_identity, {1})), kPropertyTolerance);
   }
   EXPECT_THROW(attention_weights(x.q, x.k, {.normalizer = top_k(3)}), Error);
 }

@@ -5,43 +5,23 @@
 #include <rapt/core/view.h>
 
 #include <cmath>
-#include <limits>
-#include <type_traits>
 
+#include "../expect.h"
 #include "attention_variants.h"
 
 namespace rapt {
 namespace {
 
-constexpr Real kInf = std::numeric_limits<Real>::infinity();
-constexpr Real kNan = std::numeric_limits<Real>::quiet_NaN();
-constexpr bool kDouble = std::is_same_v<Real, double>;
-
 AttentionSetting setting(const AttentionSizes& sizes, const Mask& mask = {}) {
   return {"", sizes, [mask](const AttentionSizes&) { return mask; }};
 }
 
-// Largest difference over the size of the numbers; infinities must agree, NaN never does.
-double difference(const Tensor& a, const Tensor& b) {
-  std::vector<Real> x = a.to_vector(), y = b.to_vector();
-  EXPECT_EQ(x.size(), y.size());
-  double worst = 0, size = 1;
-  for (size_t i = 0; i < x.size(); ++i) {
-    if (x[i] == y[i]) continue;
-    double d = std::fabs(double(x[i]) - double(y[i]));
-    if (!std::isfinite(d)) return 1e30;
-    worst = std::max(worst, d);
-    size = std::max(size, std::fabs(double(y[i])));
-  }
-  return worst / size;
-}
-
 void expect_close(const AttentionOutcome& got, const AttentionOutcome& expected, double tolerance) {
-  EXPECT_LE(difference(got.out, expected.out), tolerance) << "out";
-  EXPECT_LE(difference(got.lse, expected.lse), tolerance) << "lse";
+  EXPECT_LE(relative_difference(got.out, expected.out), tolerance) << "out";
+  EXPECT_LE(relative_difference(got.lse, expected.lse), tolerance) << "lse";
   ASSERT_EQ(got.gradients.size(), expected.gradients.size());
   for (size_t i = 0; i < got.gradients.size(); ++i)
-    EXPECT_LE(difference(got.gradients[i], expected.gradients[i]), tolerance) << "gradient of input " << i;
+    EXPECT_LE(relative_difference(got.gradients[i], expected.gradients[i]), tolerance) << "gradient of input " << i;
 }
 
 void expect_same_bits(const AttentionOutcome& a, const AttentionOutcome& b) {
@@ -53,7 +33,7 @@ void expect_same_bits(const AttentionOutcome& a, const AttentionOutcome& b) {
 
 // The variants whose weights jump or bend where float and another order of sums may choose differently are compared in
 // double alone.
-constexpr double kTolerance = kDouble ? 1e-11 : 5e-5;
+constexpr double kTileTolerance = kDouble ? 1e-11 : 5e-5;
 
 class EachVariant : public testing::TestWithParam<AttentionVariant> {};
 
@@ -61,7 +41,7 @@ TEST_P(EachVariant, TilesAgreeWithDense) {
   for (int64_t size : {9, 70}) {
     for (const AttentionSetting& s : attention_settings(size)) {
       SCOPED_TRACE(fmt::format("{}, size {}", s.name, size));
-      expect_close(attend(GetParam(), s, false), attend(GetParam(), s, true), kTolerance);
+      expect_close(attend(GetParam(), s, false), attend(GetParam(), s, true), kTileTolerance);
     }
   }
 }
@@ -132,7 +112,7 @@ TEST_P(EachVariant, MaskedNanStaysOut) {
     backward(attention_objective(GetParam(), s, c, false));
     return gradient(c.q);
   };
-  EXPECT_LE(difference(run(b), run(a)), kTolerance);  // NaN never is
+  EXPECT_LE(relative_difference(run(b), run(a)), kTileTolerance);  // NaN never is
 }
 
 INSTANTIATE_TEST_SUITE_P(Attention, EachVariant, testing::ValuesIn(attention_variants()), [](const auto& each) {

@@ -9,13 +9,10 @@
 #include <vector>
 
 #include "../expect.h"
+#include "leaf.h"
 
 namespace rapt {
 namespace {
-
-Tensor leaf(std::initializer_list<double> values) {
-  return requires_grad(from_values({int64_t(values.size())}, values));
-}
 
 void expect_values(const Tensor& x, std::vector<double> expected) {
   ASSERT_TRUE(bool(x));
@@ -25,7 +22,7 @@ void expect_values(const Tensor& x, std::vector<double> expected) {
 }
 
 // y = 2x, and what backward is told is added to a log.
-struct Twice {
+struct LoggedTwice {
   static constexpr auto name = "twice";
   std::vector<int>* log = nullptr;
   int id = 0;
@@ -63,10 +60,10 @@ TEST(Engine, LadderOfDiamonds) {
 TEST(Engine, RunsNewestFirstAndEachOnce) {
   std::vector<int> log;
   Tensor x = leaf({1});
-  Tensor a = record(Twice{&log, 1}, {x});
-  Tensor b = record(Twice{&log, 2}, {a});
-  Tensor c = record(Twice{&log, 3}, {a});
-  Tensor unused = record(Twice{&log, 4}, {b});
+  Tensor a = record(LoggedTwice{&log, 1}, {x});
+  Tensor b = record(LoggedTwice{&log, 2}, {a});
+  Tensor c = record(LoggedTwice{&log, 3}, {a});
+  Tensor unused = record(LoggedTwice{&log, 4}, {b});
   backward(sum(b * c + b));
   EXPECT_EQ(log, (std::vector<int>{3, 2, 1}));
 }
@@ -424,15 +421,15 @@ TEST(Graph, SourceLineIsTheCallers) {
   Tensor a = leaf({1}), b = leaf({2});
   int line = __LINE__;
   std::vector<Tensor> results{
-      a * b,                  //
-      1 - a,                  //
-      -a,                     //
-      exp(a),                 //
-      sum(a, {0}),            //
-      maximum(a, 0.5),        //
-      record(Twice{}, {a}),   //
-      reshape(a, {1, 1}),     //
-      split(a, 1, 0).front()  //
+      a * b,                       //
+      1 - a,                       //
+      -a,                          //
+      exp(a),                      //
+      sum(a, {0}),                 //
+      maximum(a, 0.5),             //
+      record(LoggedTwice{}, {a}),  //
+      reshape(a, {1, 1}),          //
+      split(a, 1, 0).front()       //
   };
   for (size_t i = 0; i < results.size(); ++i) {
     const Node& node = *results[i].node;

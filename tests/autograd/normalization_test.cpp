@@ -8,13 +8,13 @@
 #include <string>
 #include <vector>
 
+#include "../expect.h"
 #include "golden.h"
 
 namespace rapt {
 namespace {
 
-constexpr Real kInf = std::numeric_limits<Real>::infinity();
-constexpr double kTolerance = sizeof(Real) == 8 ? 1e-11 : 5e-6;
+constexpr double kNormTolerance = sizeof(Real) == 8 ? 1e-11 : 5e-6;
 
 void expect_close(const Tensor& actual, const std::vector<double>& expected, double tolerance,
                   const std::string& what) {
@@ -64,10 +64,10 @@ void check_norm(int64_t rows, int64_t C, bool centred) {
       dx[size_t(r * C + i)] = sum;
     }
   }
-  expect_close(y, ys, kTolerance, "y");
-  expect_close(gradient(x), dx, kTolerance, "dx");
-  expect_close(gradient(weight), dweight, 10 * kTolerance, "dweight");
-  if (centred) expect_close(gradient(bias), dbias, 10 * kTolerance, "dbias");
+  expect_close(y, ys, kNormTolerance, "y");
+  expect_close(gradient(x), dx, kNormTolerance, "dx");
+  expect_close(gradient(weight), dweight, 10 * kNormTolerance, "dweight");
+  if (centred) expect_close(gradient(bias), dbias, 10 * kNormTolerance, "dbias");
 }
 
 TEST(LayerNorm, IsItsFormula) {
@@ -147,8 +147,8 @@ void check_softmax(const Shape& shape, int dim, bool log) {
       dx[size_t(first + i * inner)] = d;
     }
   }
-  expect_close(y, ys, kTolerance, "y");
-  expect_close(gradient(x), dx, 2 * kTolerance, "dx");
+  expect_close(y, ys, kNormTolerance, "y");
+  expect_close(gradient(x), dx, 2 * kNormTolerance, "dx");
 }
 
 TEST(Softmax, IsItsFormula) {

@@ -4,9 +4,11 @@
 #include <rapt/core/view.h>
 
 #include <cmath>
-#include <limits>
 #include <string>
 #include <vector>
+
+#include "../expect.h"
+#include "leaf.h"
 
 // What the table of operations does not reach: kinks, infinities, errors, what is shared and what is copied.
 
@@ -14,13 +16,6 @@ namespace rapt {
 namespace {
 
 using Values = std::vector<Real>;
-
-constexpr Real kInf = std::numeric_limits<Real>::infinity();
-constexpr Real kNan = std::numeric_limits<Real>::quiet_NaN();
-
-Tensor leaf(std::initializer_list<double> values) {
-  return requires_grad(from_values({int64_t(values.size())}, values));
-}
 
 // d sum(y) / d x
 Values slope(const Tensor& y, const Tensor& x) {

@@ -9,11 +9,11 @@
 #include <cmath>
 #include <cstring>
 #include <fstream>
-#include <limits>
 #include <set>
 #include <string>
 #include <vector>
 
+#include "../expect.h"
 #include "op_table.h"
 
 // From each row of the table (op_table.cpp): the gradient is right, and nothing depends on strides, on which inputs
@@ -21,8 +21,6 @@
 
 namespace rapt {
 namespace {
-
-constexpr Real kNan = std::numeric_limits<Real>::quiet_NaN();
 
 // A row is known by its place: the table is made anew for each n.
 struct RowName {

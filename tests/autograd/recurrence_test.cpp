@@ -3,40 +3,33 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
-#include <limits>
 
 #include "../../autograd/grad_check.h"
 #include "../../autograd/ops.h"
 #include "../../core/random.h"
 #include "../../core/view.h"
+#include "../expect.h"
 
 namespace rapt {
 namespace {
 
-constexpr double kTolerance = sizeof(Real) == 8 ? 1e-12 : 1e-5;
-constexpr Real kMinusInfinity = -std::numeric_limits<Real>::infinity();
-
-void expect_close(const Tensor& a, const Tensor& b, const std::string& what) {
-  ASSERT_EQ(a.shape, b.shape) << what;
-  std::vector<Real> x = a.to_vector(), y = b.to_vector();
-  for (size_t i = 0; i < x.size(); ++i) {
-    ASSERT_NEAR(x[i], y[i], kTolerance * std::max(1.0, std::abs(double(y[i])))) << what << ", element " << i;
-  }
+void expect_agreement(const Tensor& a, const Tensor& b, const std::string& what) {
+  EXPECT_LE(relative_difference(a, b), kClose) << what;
 }
 
-struct Case {
+struct RecurrenceCase {
   Tensor q, k, v, log_decay, beta;
 };
-Case make_case(int64_t B, int64_t H, int64_t shared, int64_t N, int64_t D, int64_t Dv) {
+RecurrenceCase make_case(int64_t B, int64_t H, int64_t shared, int64_t N, int64_t D, int64_t Dv) {
   manual_seed(11);
-  Case c{normal({B, H, N, D}), normal({B, shared, N, D}), normal({B, shared, N, Dv}), uniform({B, H, N}, -1, 0),
-         uniform({B, H, N}, 0, 2)};
+  RecurrenceCase c{normal({B, H, N, D}), normal({B, shared, N, D}), normal({B, shared, N, Dv}),
+                   uniform({B, H, N}, -1, 0), uniform({B, H, N}, 0, 2)};
   c.k = (c.k / sqrt(sum(c.k * c.k, {-1}, true))).detach();
   return c;
 }
 
 // The recurrences as they are written, one position after the other. Empty: no decay, no delta rule.
-Tensor step_by_step(const Case& c, const Tensor& log_decay, const Tensor& beta) {
+Tensor step_by_step(const RecurrenceCase& c, const Tensor& log_decay, const Tensor& beta) {
   const int64_t B = c.q.shape[0], H = c.q.shape[1], N = c.q.shape[2], D = c.q.shape[3], Dv = c.v.shape[3];
   const int64_t group = H / c.k.shape[1];
   Tensor out = empty({B, H, N, Dv});
@@ -67,26 +60,26 @@ Tensor step_by_step(const Case& c, const Tensor& log_decay, const Tensor& beta) 
 TEST(Recurrence, ChunksGiveWhatStepsGive) {
   for (int64_t shared : {4, 2, 1}) {
     for (int64_t N : {37, 32, 1}) {
-      Case c = make_case(2, 4, shared, N, 3, 5);
+      RecurrenceCase c = make_case(2, 4, shared, N, 3, 5);
       Tensor linear = step_by_step(c, {}, {}), decayed = step_by_step(c, c.log_decay, {});
       Tensor delta = step_by_step(c, {}, c.beta), gated = step_by_step(c, c.log_decay, c.beta);
       for (int64_t chunk : {int64_t(1), int64_t(4), int64_t(16), N, 2 * N}) {
         std::string what = fmt::format("N = {}, {} heads of keys, chunk {}", N, shared, chunk);
-        expect_close(linear_attention(c.q, c.k, c.v, {.chunk = chunk}), linear, "linear, " + what);
-        expect_close(decay_attention(c.q, c.k, c.v, c.log_decay, chunk), decayed, "decay, " + what);
-        expect_close(delta_rule(c.q, c.k, c.v, c.beta, {}, chunk), delta, "delta, " + what);
-        expect_close(delta_rule(c.q, c.k, c.v, c.beta, c.log_decay, chunk), gated, "gated delta, " + what);
+        expect_agreement(linear_attention(c.q, c.k, c.v, {.chunk = chunk}), linear, "linear, " + what);
+        expect_agreement(decay_attention(c.q, c.k, c.v, c.log_decay, chunk), decayed, "decay, " + what);
+        expect_agreement(delta_rule(c.q, c.k, c.v, c.beta, {}, chunk), delta, "delta, " + what);
+        expect_agreement(delta_rule(c.q, c.k, c.v, c.beta, c.log_decay, chunk), gated, "gated delta, " + what);
       }
     }
   }
 }
 
 TEST(Recurrence, NormalizedIsAWeightedMean) {
-  Case c = make_case(1, 2, 2, 21, 3, 4);
+  RecurrenceCase c = make_case(1, 2, 2, 21, 3, 4);
   Tensor q = c.q * c.q, k = c.k * c.k + 0.1;
   // of values that are all 1: 1
   Tensor mean = linear_attention(q, k, ones({1, 2, 21, 4}), {.normalize = true, .chunk = 8});
-  expect_close(mean, ones(mean.shape), "mean of ones");
+  expect_agreement(mean, ones(mean.shape), "mean of ones");
   // against weights q·k of whole rows
   Tensor weights = matmul(q, transpose(k, -1, -2)).detach();
   for (int64_t h = 0; h < 2; ++h) {
@@ -95,24 +88,25 @@ TEST(Recurrence, NormalizedIsAWeightedMean) {
     }
   }
   Tensor expected = matmul(weights, c.v) / sum(weights, {-1}, true);
-  expect_close(linear_attention(q, k, c.v, {.normalize = true, .chunk = 8}), expected, "weighted mean");
+  expect_agreement(linear_attention(q, k, c.v, {.normalize = true, .chunk = 8}), expected, "weighted mean");
 }
 
 TEST(Recurrence, DecaysBroadcast) {
-  Case c = make_case(2, 3, 3, 10, 2, 2);
+  RecurrenceCase c = make_case(2, 3, 3, 10, 2, 2);
   for (const Tensor& small :
        {from_values({3, 1}, {-0.1, -0.2, -0.3}), from_values({1}, {-0.5}), full({2, 1, 10}, -1)}) {
     Tensor written_out = clone(view::expand(small, {2, 3, 10}));
-    expect_close(decay_attention(c.q, c.k, c.v, small, 4), decay_attention(c.q, c.k, c.v, written_out, 4), "decay");
-    expect_close(delta_rule(c.q, c.k, c.v, -small, small, 4), delta_rule(c.q, c.k, c.v, -written_out, written_out, 4),
-                 "delta");
+    expect_agreement(decay_attention(c.q, c.k, c.v, small, 4), decay_attention(c.q, c.k, c.v, written_out, 4), "decay");
+    expect_agreement(delta_rule(c.q, c.k, c.v, -small, small, 4),
+                     delta_rule(c.q, c.k, c.v, -written_out, written_out, 4), "delta");
   }
 }
 
 TEST(Recurrence, NoDecayIsLinearAttention) {
-  Case c = make_case(2, 2, 1, 19, 3, 3);
-  expect_close(decay_attention(c.q, c.k, c.v, zeros({1}), 8), linear_attention(c.q, c.k, c.v, {.chunk = 8}), "decay");
-  expect_close(delta_rule(c.q, c.k, c.v, c.beta, zeros({1}), 8), delta_rule(c.q, c.k, c.v, c.beta, {}, 8), "delta");
+  RecurrenceCase c = make_case(2, 2, 1, 19, 3, 3);
+  expect_agreement(decay_attention(c.q, c.k, c.v, zeros({1}), 8), linear_attention(c.q, c.k, c.v, {.chunk = 8}),
+                   "decay");
+  expect_agreement(delta_rule(c.q, c.k, c.v, c.beta, zeros({1}), 8), delta_rule(c.q, c.k, c.v, c.beta, {}, 8), "delta");
 }
 
 // With β = 1 and orthonormal keys a value is stored, read back as it was, and replaced by the next under its key.
@@ -123,22 +117,22 @@ TEST(Recurrence, DeltaRuleStoresAndReplaces) {
   for (int64_t t = 0; t < 3 * N; ++t) k.set({0, 0, t, t % N}, 1);
   for (int64_t chunk : {1, 5, 8, 24}) {
     Tensor at_once = delta_rule(k, k, v, ones({1}), {}, chunk);
-    expect_close(at_once, v, "read at once");
+    expect_agreement(at_once, v, "read at once");
     // at time t, what was stored under the key of time t + 3 is the value of time t + 3 − N
     Tensor later = clone(k);
     for (int64_t t = 0; t < 3 * N; ++t) {
       for (int64_t d = 0; d < N; ++d) later.set({0, 0, t, d}, d == (t + 3) % N ? 1 : 0);
     }
     Tensor old = delta_rule(later, k, v, ones({1}), {}, chunk);
-    expect_close(view::slice(old, 2, N - 3, 3 * N), view::slice(v, 2, 0, 2 * N + 3), "read later");
+    expect_agreement(view::slice(old, 2, N - 3, 3 * N), view::slice(v, 2, 0, 2 * N + 3), "read later");
     for (Real none : view::slice(old, 2, 0, N - 3).to_vector()) EXPECT_EQ(none, 0);
   }
 }
 
 TEST(Recurrence, ALogDecayOfMinusInfinityForgetsAll) {
-  Case c = make_case(1, 2, 2, 23, 3, 3);
+  RecurrenceCase c = make_case(1, 2, 2, 23, 3, 3);
   for (int64_t t : {0, 5, 6, 16}) {
-    for (int64_t h : {0, 1}) c.log_decay.set({0, h, t}, kMinusInfinity);
+    for (int64_t h : {0, 1}) c.log_decay.set({0, h, t}, -kInf);
   }
   for (int64_t chunk : {1, 4, 8, 32}) {
     for (bool delta : {false, true}) {
@@ -148,7 +142,7 @@ TEST(Recurrence, ALogDecayOfMinusInfinityForgetsAll) {
       Tensor q = requires_grad(c.q), k = requires_grad(c.k), v = requires_grad(c.v);
       Tensor log_decay = requires_grad(c.log_decay);
       Tensor out = run(q, k, v, log_decay);
-      expect_close(out.detach(), step_by_step(c, c.log_decay, delta ? c.beta : Tensor()), "forgetting");
+      expect_agreement(out.detach(), step_by_step(c, c.log_decay, delta ? c.beta : Tensor()), "forgetting");
       backward(out, ones(out.shape));
       for (const Tensor& x : {q, k, v, log_decay}) {
         for (Real g : gradient(x).to_vector()) ASSERT_FALSE(std::isnan(g));
@@ -159,8 +153,8 @@ TEST(Recurrence, ALogDecayOfMinusInfinityForgetsAll) {
 }
 
 TEST(Recurrence, LaterPositionsNeverMatter) {
-  Case c = make_case(1, 2, 1, 30, 3, 3);
-  auto all = [&](const Case& x) {
+  RecurrenceCase c = make_case(1, 2, 1, 30, 3, 3);
+  auto all = [&](const RecurrenceCase& x) {
     return std::vector<Tensor>{linear_attention(x.q, x.k, x.v, {.chunk = 8}),
                                linear_attention(x.q * x.q, x.k * x.k, x.v, {.normalize = true, .chunk = 8}),
                                decay_attention(x.q, x.k, x.v, x.log_decay, 8),
@@ -168,7 +162,7 @@ TEST(Recurrence, LaterPositionsNeverMatter) {
   };
   std::vector<Tensor> before = all(c);
   for (int64_t t : {29, 17, 16, 1}) {
-    Case changed{clone(c.q), clone(c.k), clone(c.v), clone(c.log_decay), clone(c.beta)};
+    RecurrenceCase changed{clone(c.q), clone(c.k), clone(c.v), clone(c.log_decay), clone(c.beta)};
     for (Tensor* x : {&changed.q, &changed.k, &changed.v, &changed.log_decay, &changed.beta}) {
       Tensor rest = view::slice(*x, 2, t, 30);
       fill(rest, Real(0.7));
@@ -182,7 +176,7 @@ TEST(Recurrence, LaterPositionsNeverMatter) {
 }
 
 TEST(Recurrence, Gradients) {
-  Case c = make_case(1, 2, 1, 7, 2, 3);
+  RecurrenceCase c = make_case(1, 2, 1, 7, 2, 3);
   for (int64_t chunk : {1, 3, 7}) {
     auto result =
         grad_check([&](const std::vector<Tensor>& x) { return delta_rule(x[0], x[1], x[2], x[3], x[4], chunk); },
@@ -207,11 +201,11 @@ TEST(Recurrence, InverseTimesTheMatrixIsOne) {
       for (int64_t j = 0; j <= i; ++j) matrix.set({m, i, j}, i == j ? 1 : a.at({m, i, j}));
     }
   }
-  expect_close(matmul(matrix, inverse_unit_lower(a)), clone(view::expand(eye(C), {3, C, C})), "inverse");
+  expect_agreement(matmul(matrix, inverse_unit_lower(a)), clone(view::expand(eye(C), {3, C, C})), "inverse");
 }
 
 TEST(Recurrence, BadArguments) {
-  Case c = make_case(2, 4, 2, 6, 3, 3);
+  RecurrenceCase c = make_case(2, 4, 2, 6, 3, 3);
   auto contains = [](const std::function<void()>& f, const std::string& part) {
     try {
       f();

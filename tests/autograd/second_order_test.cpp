@@ -7,14 +7,13 @@
 #include <string>
 #include <vector>
 
+#include "../expect.h"
 #include "op_table.h"
 
 // Gradients of gradients: each operation that has them, against differences of first gradients; and what they are for.
 
 namespace rapt {
 namespace {
-
-constexpr bool kDouble = sizeof(Real) == 8;
 
 double dot(const Tensor& a, const Tensor& b) {
   std::vector<Real> x = a.to_vector(), y = b.to_vector();

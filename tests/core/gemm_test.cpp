@@ -12,10 +12,10 @@
 #include <limits>
 #include <vector>
 
+#include "../expect.h"
+
 namespace rapt {
 namespace {
-
-constexpr Real kNan = std::numeric_limits<Real>::quiet_NaN();
 
 std::vector<Real> random_values(int64_t n, uint64_t stream) {
   Random random{7, stream};
@@ -25,11 +25,11 @@ std::vector<Real> random_values(int64_t n, uint64_t stream) {
 }
 
 // A stored matrix whose rows are `extra` elements longer than needed; those are NaN, so that reading them shows.
-struct Matrix {
+struct StoredMatrix {
   int64_t rows, columns, stride;
   std::vector<Real> values;
 
-  Matrix(int64_t r, int64_t c, int64_t extra, uint64_t stream)
+  StoredMatrix(int64_t r, int64_t c, int64_t extra, uint64_t stream)
       : rows(r), columns(c), stride(std::max<int64_t>(1, c + extra)), values(random_values(r * stride, stream)) {
     for (int64_t i = 0; i < rows; ++i) {
       for (int64_t j = columns; j < stride; ++j) values[i * stride + j] = kNan;
@@ -40,7 +40,7 @@ struct Matrix {
   }
 };
 
-struct Case {
+struct GemmCase {
   int64_t m, n, k;
   bool trans_a = false, trans_b = false;
   Real alpha = 1, beta = 0;
@@ -50,13 +50,13 @@ struct Case {
 using Gemm = void (*)(bool, bool, int64_t, int64_t, int64_t, Real, const Real*, int64_t, const Real*, int64_t, Real,
                       Real*, int64_t);
 
-void expect_right(Gemm f, const Case& x) {
+void expect_right(Gemm f, const GemmCase& x) {
   SCOPED_TRACE(fmt::format("m {} n {} k {} trans {} {} alpha {} beta {} extra {}", x.m, x.n, x.k, x.trans_a, x.trans_b,
                            x.alpha, x.beta, x.extra));
-  Matrix a(x.trans_a ? x.k : x.m, x.trans_a ? x.m : x.k, x.extra, 1);
-  Matrix b(x.trans_b ? x.n : x.k, x.trans_b ? x.k : x.n, x.extra, 2);
-  Matrix c(x.m, x.n, x.extra, 3);
-  Matrix before = c;
+  StoredMatrix a(x.trans_a ? x.k : x.m, x.trans_a ? x.m : x.k, x.extra, 1);
+  StoredMatrix b(x.trans_b ? x.n : x.k, x.trans_b ? x.k : x.n, x.extra, 2);
+  StoredMatrix c(x.m, x.n, x.extra, 3);
+  StoredMatrix before = c;
   if (x.beta == 0) std::fill(c.values.begin(), c.values.end(), kNan);
   f(x.trans_a, x.trans_b, x.m, x.n, x.k, x.alpha, a.values.data(), a.stride, b.values.data(), b.stride, x.beta,
     c.values.data(), c.stride);

@@ -6,10 +6,10 @@
 #include <limits>
 #include <vector>
 
+#include "../expect.h"
+
 namespace rapt {
 namespace {
-
-constexpr Real kInf = std::numeric_limits<Real>::infinity();
 
 TEST(Lanes, sum_of_every_length) {
   Random random{5, 0};

@@ -11,11 +11,10 @@
 #include <limits>
 #include <vector>
 
+#include "../expect.h"
+
 namespace rapt {
 namespace {
-
-constexpr Real kInf = std::numeric_limits<Real>::infinity();
-constexpr Real kNan = std::numeric_limits<Real>::quiet_NaN();
 
 TEST(Lanes, SumAndMaxOfAnyLength) {
   std::vector<Real> x(300);

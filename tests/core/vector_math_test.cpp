@@ -7,11 +7,11 @@
 #include <type_traits>
 #include <vector>
 
+#include "../expect.h"
+
 namespace rapt {
 namespace {
 
-constexpr Real kInf = std::numeric_limits<Real>::infinity();
-constexpr Real kNan = std::numeric_limits<Real>::quiet_NaN();
 constexpr bool kFloat = std::is_same_v<Real, float>;
 
 // Distance of y from the exact value, in units in the last place of that value.

@@ -42,10 +42,6 @@ struct State {
   }
 };
 
-std::string bytes_of(const TensorView& view) {
-  return {reinterpret_cast<const char*>(view.bytes.data()), view.bytes.size()};
-}
-
 // Whether a checkpoint holds exactly what State(step) does.
 void expect_state(const Checkpoint& checkpoint, int64_t step) {
   State state(step);

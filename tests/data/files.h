@@ -10,6 +10,7 @@
 #include <string_view>
 
 #include <rapt/core/check.h>
+#include <rapt/data/formats/safetensors.h>
 
 /// What tests of files need: a folder that goes away, whole files, and what an error says.
 namespace rapt_test {
@@ -64,6 +65,10 @@ std::string message_of(F&& f) {
 
 /// Whether a message has this part; for EXPECT_HAS, which shows both when it has not.
 inline bool has(const std::string& message, const std::string& part) { return message.find(part) != std::string::npos; }
+
+inline std::string bytes_of(const rapt::TensorView& view) {
+  return {reinterpret_cast<const char*>(view.bytes.data()), view.bytes.size()};
+}
 
 }  // namespace rapt_test
 

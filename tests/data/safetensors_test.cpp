@@ -37,10 +37,6 @@ Safetensors parse(std::string bytes) {
   return Safetensors::parse(std::as_bytes(std::span(file)), "model.safetensors");
 }
 
-std::string bytes_of(const TensorView& view) {
-  return {reinterpret_cast<const char*>(view.bytes.data()), view.bytes.size()};
-}
-
 TEST(Safetensors, RejectsMalformedFiles) {
   const std::string big = "9223372036854775807";
   struct Row {

@@ -13,7 +13,7 @@
 
 namespace {
 
-using rapt::story_grammar::Node;  // and not that of the graph of operations
+using rapt::story_grammar::StoryNode;
 
 using namespace rapt;
 using namespace rapt::story_grammar;
@@ -95,12 +95,12 @@ struct Place {
 };
 
 void spread(const Graph& graph, int at, std::vector<Place>& places) {
-  const Node& node = graph.nodes[size_t(at)];
-  if (node.kind == Node::kEnd) places.push_back({{}, at});
-  if (node.kind == Node::kText) places.push_back({node.text, at});
-  if (node.kind == Node::kBranch)
+  const StoryNode& node = graph.nodes[size_t(at)];
+  if (node.kind == StoryNode::kEnd) places.push_back({{}, at});
+  if (node.kind == StoryNode::kText) places.push_back({node.text, at});
+  if (node.kind == StoryNode::kBranch)
     for (int next : node.next) spread(graph, next, places);
-  if (node.kind == Node::kMention) {
+  if (node.kind == StoryNode::kMention) {
     std::set<std::string_view> words;
     for (int value = 0; value < value_count(node.fact); ++value) words.insert(mention(node.fact, node.form, value));
     for (std::string_view word : words) places.push_back({word, at});
@@ -110,7 +110,7 @@ void spread(const Graph& graph, int at, std::vector<Place>& places) {
 std::vector<Place> after(const Graph& graph, const Place& place) {
   if (place.rest.size() > 1) return {{place.rest.substr(1), place.node}};
   std::vector<Place> places;
-  if (graph.nodes[size_t(place.node)].kind != Node::kEnd)
+  if (graph.nodes[size_t(place.node)].kind != StoryNode::kEnd)
     spread(graph, graph.nodes[size_t(place.node)].next[0], places);
   return places;
 }
@@ -152,11 +152,11 @@ TEST(StoryGrammar, IsUnambiguous) {
   EXPECT_TRUE(unambiguous(story_graph()));
   // the check finds "a" + "bc" = "ab" + "c", and an alternative that is given twice
   Graph two{.nodes = {{},
-                      {Node::kText, "c", {0}},
-                      {Node::kText, "bc", {0}},
-                      {Node::kText, "ab", {1}},
-                      {Node::kText, "a", {2}},
-                      {Node::kBranch, "", {3, 4}}},
+                      {StoryNode::kText, "c", {0}},
+                      {StoryNode::kText, "bc", {0}},
+                      {StoryNode::kText, "ab", {1}},
+                      {StoryNode::kText, "a", {2}},
+                      {StoryNode::kBranch, "", {3, 4}}},
             .start = 5};
   EXPECT_FALSE(unambiguous(two));
   two.nodes[2].text = "bd";
@@ -182,9 +182,9 @@ double expected_nats() {
   visits[size_t(graph.start)] = 1;
   double nats = 0, places = 0, friends = 0;
   for (size_t at = graph.nodes.size(); at-- > 1;) {
-    const Node& node = graph.nodes[at];
-    if (node.kind == Node::kBranch) nats += visits[at] * std::log(double(node.next.size()));
-    if (node.kind == Node::kMention && node.fact == kPlace) places += visits[at];  // never twice in a story
+    const StoryNode& node = graph.nodes[at];
+    if (node.kind == StoryNode::kBranch) nats += visits[at] * std::log(double(node.next.size()));
+    if (node.kind == StoryNode::kMention && node.fact == kPlace) places += visits[at];  // never twice in a story
     for (int next : node.next) visits[size_t(next)] += visits[at] / double(node.next.size());
   }
   for (const auto& outline : outlines())

@@ -90,15 +90,15 @@ TEST(Article, Gradients) {
   SelfAttention self(3, 2, 4);
   CausalAttention causal_one(3, 2, 4, 5);
   CrossAttention cross(3, 2, 4);
-  using Inputs = const std::vector<Tensor>&;
+  using In = const std::vector<Tensor>&;
   auto expect_right = [](const char* name, auto f, const std::vector<Tensor>& inputs) {
     auto result = grad_check(f, inputs);
     EXPECT_TRUE(result) << name << ": " << result.message;
   };
-  expect_right("none", [](Inputs x) { return attention_without_weights(x[0]); }, {normal({5, 3})});
-  expect_right("self", [&](Inputs x) { return self(x[0]); }, {normal({2, 5, 3})});
-  expect_right("causal", [&](Inputs x) { return causal_one(x[0]); }, {normal({5, 3})});
-  expect_right("cross", [&](Inputs x) { return cross(x[0], x[1]); }, {normal({5, 3}), normal({4, 3})});
+  expect_right("none", [](In x) { return attention_without_weights(x[0]); }, {normal({5, 3})});
+  expect_right("self", [&](In x) { return self(x[0]); }, {normal({2, 5, 3})});
+  expect_right("causal", [&](In x) { return causal_one(x[0]); }, {normal({5, 3})});
+  expect_right("cross", [&](In x) { return cross(x[0], x[1]); }, {normal({5, 3}), normal({4, 3})});
 }
 
 }  // namespace

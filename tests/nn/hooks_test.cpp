@@ -13,9 +13,9 @@
 namespace rapt {
 namespace {
 
-struct Gated : Module {
+struct HookedGated : Module {
   Linear up, gate;
-  Gated(int64_t d, int64_t h) : up(child<Linear>("up", d, h)), gate(child<Linear>("gate", d, h)) {}
+  HookedGated(int64_t d, int64_t h) : up(child<Linear>("up", d, h)), gate(child<Linear>("gate", d, h)) {}
   Tensor operator()(const Tensor& input) const {
     return run([&](const Tensor& x) { return up(x) * silu(gate(x)); }, input);
   }
@@ -34,7 +34,7 @@ GptConfig small() {
 const Tokens kTokens({1, 3}, {1, 2, 3});
 
 TEST(ModuleHooks, SeeInputsAndOutput) {
-  Gated model(3, 4);
+  HookedGated model(3, 4);
   Tensor x = normal({2, 3}), seen_in, seen_out;
   std::string path = "?";
   auto before = model.add_hook_before([&](const std::string& at, std::span<Tensor> inputs) {
@@ -57,7 +57,7 @@ TEST(ModuleHooks, SeeInputsAndOutput) {
 }
 
 TEST(ModuleHooks, ReplaceInputsAndOutput) {
-  Gated model(3, 4);
+  HookedGated model(3, 4);
   Tensor x = normal({2, 3}), other = normal({2, 3});
   const std::vector<Real> expected = (model(other) * 10).to_vector();
   model.add_hook_before([&](const std::string&, std::span<Tensor> inputs) { inputs[0] = other; });
@@ -71,16 +71,16 @@ TEST(ModuleHooks, ReplaceInputsAndOutput) {
 TEST(ModuleHooks, BelongToTheModuleWhereverItIsMoved) {
   int calls = 0;
   auto count = [&](const std::string&, Tensor&) { ++calls; };
-  Gated model(3, 4);
+  HookedGated model(3, 4);
   ModuleHookHandle handle = model.up.add_hook_after(count);
-  Gated there = std::move(model);
+  HookedGated there = std::move(model);
   there(normal({1, 3}));
   EXPECT_EQ(calls, 1);
   handle.remove();
   there(normal({1, 3}));
   EXPECT_EQ(calls, 1);
   {
-    Gated brief(3, 4);
+    HookedGated brief(3, 4);
     handle = brief.add_hook_after(count);
   }
   handle.remove();  // of a module that is gone
@@ -127,7 +127,7 @@ TEST(ModuleHooks, OfEveryKindOfAttention) {
 }
 
 TEST(ModuleHooks, MayRemoveThemselves) {
-  Gated model(3, 4);
+  HookedGated model(3, 4);
   int calls = 0;
   ModuleHookHandle hook;
   hook = model.add_hook_after([&](const std::string&, Tensor&) {
@@ -172,7 +172,7 @@ TEST(TensorHooks, OneThatThrowsIsNamedWithItsOperation) {
 }
 
 TEST(Module, FreezingLeavesItOut) {
-  Gated model(3, 4);
+  HookedGated model(3, 4);
   model.gate.freeze();
   EXPECT_EQ(trainable(model.parameters()).size(), 2u);
   backward(sum(model(ones({2, 3}))));
@@ -185,11 +185,11 @@ TEST(Module, FreezingLeavesItOut) {
 
 TEST(Module, AsText) {
   struct Model : Module {
-    Gated gated;
+    HookedGated gated;
     Tensor scale;
     Dropout drop;
     Model()
-        : gated(child<Gated>("parts.gated", 3, 4)),
+        : gated(child<HookedGated>("parts.gated", 3, 4)),
           scale(param("scale", ones({4}))),
           drop(child<Dropout>("drop", 0.5)) {}
   };
@@ -198,7 +198,7 @@ TEST(Module, AsText) {
   EXPECT_EQ(to_string(model),
             "Model: 36 parameters\n"
             "  scale (4,)\n"
-            "  parts.gated: Gated, 32\n"
+            "  parts.gated: HookedGated, 32\n"
             "    up: Linear, 16\n"
             "      weight (4, 3) frozen\n"
             "      bias (4,) frozen\n"

@@ -6,6 +6,7 @@
 #include "../../core/random.h"
 #include "../../nn/layers.h"
 #include "../expect.h"
+#include "parameters.h"
 
 namespace rapt {
 namespace {
@@ -22,12 +23,6 @@ struct Pair : Module {
   Pair() : first(child<Gated>("first", 3, 4)), second(child<Gated>("second", 4, 2)), scale(param("scale", ones({2}))) {}
   Tensor operator()(const Tensor& x) const { return second(first(x)) * scale; }
 };
-
-std::vector<std::string> names(const Module& m) {
-  std::vector<std::string> out;
-  for (const NamedTensor& p : m.parameters()) out.push_back(p.name);
-  return out;
-}
 
 TEST(Module, NamesAreFlatAndInTheOrderOfConstruction) {
   Pair pair;

@@ -7,6 +7,7 @@
 #include "../../autograd/grad_check.h"
 #include "../../core/random.h"
 #include "../../core/view.h"
+#include "parameters.h"
 
 namespace rapt {
 namespace {
@@ -21,12 +22,6 @@ void for_each_kind(F f, RecurrentOptions options = {}) {
   f("GatedLinearAttention", GatedLinearAttention(8, 4, options));
   f("DeltaNet", DeltaNet(8, 4, options));
   f("GatedDeltaNet", GatedDeltaNet(8, 4, options));
-}
-
-std::vector<std::string> names(const Module& m) {
-  std::vector<std::string> out;
-  for (const NamedTensor& p : m.parameters()) out.push_back(p.name);
-  return out;
 }
 
 bool finite(const Tensor& x) {

@@ -7,6 +7,7 @@
 #include "../../autograd/grad_check.h"
 #include "../../core/random.h"
 #include "../expect.h"
+#include "parameters.h"
 
 namespace rapt {
 namespace {
@@ -16,13 +17,6 @@ Tensor parameter(const Module& m, const std::string& name) {
     if (p.name == name) return p.tensor;
   }
   throw Error("no parameter " + name);
-}
-
-void randomize(const Module& m) {
-  for (const NamedTensor& p : m.parameters()) {
-    Tensor values = p.tensor.detach();
-    copy_into(values, normal(values.shape, 0, Real(0.5)));
-  }
 }
 
 // Equation 4 and 5 of the paper, entry by entry.

@@ -11,9 +11,11 @@
 namespace rapt {
 namespace {
 
-constexpr double kTolerance = sizeof(Real) == 8 ? 1e-11 : 2e-4;
+constexpr double kRotaryTolerance = sizeof(Real) == 8 ? 1e-11 : 2e-4;
 
-void expect_close(const Tensor& a, const Tensor& b, double tolerance = kTolerance) { expect_near(a, b, tolerance); }
+void expect_close(const Tensor& a, const Tensor& b, double tolerance = kRotaryTolerance) {
+  expect_near(a, b, tolerance);
+}
 
 Tensor scores(const Tensor& q, const Tensor& k) { return matmul(q, transpose(k, -1, -2)); }
 
@@ -35,7 +37,7 @@ TEST(Rotary, ShiftingBothPositionsKeepsTheScores) {
     RotaryEmbedding rotary(options);
     Tensor expected = scores(rotary.queries(q, 3), rotary.keys(k, 0));
     for (int64_t shift : {1, 10, 501}) {
-      expect_close(scores(rotary.queries(q, 3 + shift), rotary.keys(k, shift)), expected, 10 * kTolerance);
+      expect_close(scores(rotary.queries(q, 3 + shift), rotary.keys(k, shift)), expected, 10 * kRotaryTolerance);
     }
     // and another distance gives others
     EXPECT_GT(std::abs(scores(rotary.queries(q, 4), rotary.keys(k, 0)).at({0, 0, 0, 0}) - expected.at({0, 0, 0, 0})),
@@ -46,10 +48,10 @@ TEST(Rotary, ShiftingBothPositionsKeepsTheScores) {
 TEST(Rotary, AngleIsPositionTimesFrequency) {
   RotaryEmbedding rotary({.theta = 100});
   Tensor y = rotary(from_values({1, 4}, {1, 0, 0, 1}), 7);
-  EXPECT_NEAR(y.at({0, 0}), std::cos(7.0), kTolerance);
-  EXPECT_NEAR(y.at({0, 2}), std::sin(7.0), kTolerance);
-  EXPECT_NEAR(y.at({0, 1}), -std::sin(0.7), kTolerance);
-  EXPECT_NEAR(y.at({0, 3}), std::cos(0.7), kTolerance);
+  EXPECT_NEAR(y.at({0, 0}), std::cos(7.0), kRotaryTolerance);
+  EXPECT_NEAR(y.at({0, 2}), std::sin(7.0), kRotaryTolerance);
+  EXPECT_NEAR(y.at({0, 1}), -std::sin(0.7), kRotaryTolerance);
+  EXPECT_NEAR(y.at({0, 3}), std::cos(0.7), kRotaryTolerance);
 }
 
 TEST(Rotary, KeepsNorms) {
@@ -116,7 +118,7 @@ TEST(Rotary, YarnScoresGetTheFactorSquared) {
   manual_seed(8);
   Tensor x = normal({1, 8});
   double m = 0.1 * std::log(4.0) + 1;
-  EXPECT_NEAR(scores(rotary(x, 9), rotary(x, 9)).item(), m * m * sum(x * x).item(), kTolerance);
+  EXPECT_NEAR(scores(rotary(x, 9), rotary(x, 9)).item(), m * m * sum(x * x).item(), kRotaryTolerance);
 }
 
 // Numbers from the formulas of Hugging Face's modeling_rope_utils.
@@ -140,8 +142,8 @@ TEST(Rotary, XposFallsWithTheDistance) {
   Tensor x = from_values({1, 4}, {1, 0, 0, 0});  // the fastest pair: ζ = 0.4 / 1.4
   double near = scores(rotary.queries(x, 600), rotary.keys(x, 600)).item();
   double far = scores(rotary.queries(x, 600), rotary.keys(x, 88)).item();
-  EXPECT_NEAR(near, 1, kTolerance);
-  EXPECT_NEAR(far, 0.4 / 1.4 * std::cos(512.0), kTolerance);
+  EXPECT_NEAR(near, 1, kRotaryTolerance);
+  EXPECT_NEAR(far, 0.4 / 1.4 * std::cos(512.0), kRotaryTolerance);
 }
 
 TEST(Rotary, BadArguments) {

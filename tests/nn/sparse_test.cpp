@@ -9,16 +9,10 @@
 #include "../../core/random.h"
 #include "../../core/view.h"
 #include "../expect.h"
+#include "parameters.h"
 
 namespace rapt {
 namespace {
-
-void randomize(const Module& m) {
-  for (const NamedTensor& p : m.parameters()) {
-    Tensor values = p.tensor.detach();
-    copy_into(values, normal(values.shape, 0, Real(0.5)));
-  }
-}
 
 void copy_parameters(const Module& from, const Module& to) {
   for (size_t i = 0; i < to.parameters().size(); ++i) {

@@ -42,7 +42,7 @@ struct Kind {
   const char* name;
   Make make;
 };
-const Kind kKinds[] = {
+const Kind kOptimizers[] = {
     {"SGD", [](Parameters p) { return std::make_unique<SGD>(std::move(p)); }},
     {"SGD with momentum",
      [](Parameters p) {
@@ -59,7 +59,7 @@ std::vector<std::vector<Real>> values(const Parameters& parameters) {
 }
 
 TEST(Optimizer, AParameterWithoutGradientIsLeftAlone) {
-  for (const Kind& kind : kKinds) {
+  for (const Kind& kind : kOptimizers) {
     SCOPED_TRACE(kind.name);
     Parameters p = some_parameters();
     auto before = values(p);
@@ -78,7 +78,7 @@ TEST(Optimizer, AParameterWithoutGradientIsLeftAlone) {
 }
 
 TEST(Optimizer, AStepIsAChangeInPlace) {
-  for (const Kind& kind : kKinds) {
+  for (const Kind& kind : kOptimizers) {
     Parameters p = some_parameters();
     auto optimizer = kind.make(p);
     uint32_t version = p[1].tensor.storage->version;
@@ -92,7 +92,7 @@ TEST(Optimizer, AStepIsAChangeInPlace) {
 
 // 6 steps are 3, a stop, and 3 more, bit for bit; and the state matters.
 TEST(Optimizer, GoesOnExactlyFromItsState) {
-  for (const Kind& kind : kKinds) {
+  for (const Kind& kind : kOptimizers) {
     SCOPED_TRACE(kind.name);
     Parameters straight = some_parameters(), stopped = some_parameters(), forgetful = some_parameters();
     auto first = kind.make(straight), second = kind.make(stopped), third = kind.make(forgetful);
@@ -189,7 +189,7 @@ TEST(Optimizer, RefusesWhatItCannotUpdate) {
 }
 
 TEST(Optimizer, ResultsDoNotDependOnThreads) {
-  for (const Kind& kind : kKinds) {
+  for (const Kind& kind : kOptimizers) {
     SCOPED_TRACE(kind.name);
     std::vector<std::vector<Real>> expected;
     for (int n : {1, 2, 5}) {

@@ -8,11 +8,11 @@
 namespace rapt {
 namespace {
 
-constexpr ScheduleKind kKinds[] = {ScheduleKind::constant, ScheduleKind::linear, ScheduleKind::cosine,
-                                   ScheduleKind::wsd};
+constexpr ScheduleKind kScheduleKinds[] = {ScheduleKind::constant, ScheduleKind::linear, ScheduleKind::cosine,
+                                           ScheduleKind::wsd};
 
 TEST(Schedule, WarmsUp) {
-  for (ScheduleKind kind : kKinds) {
+  for (ScheduleKind kind : kScheduleKinds) {
     Schedule s{.kind = kind, .peak = 1, .warmup = 4, .steps = 100};
     for (int64_t step = 0; step < 4; ++step) EXPECT_DOUBLE_EQ(learning_rate(s, step), double(step + 1) / 5);
     EXPECT_DOUBLE_EQ(learning_rate(s, 4), 1);
@@ -22,7 +22,7 @@ TEST(Schedule, WarmsUp) {
 }
 
 TEST(Schedule, EndsAtTheMinimum) {
-  for (ScheduleKind kind : kKinds) {
+  for (ScheduleKind kind : kScheduleKinds) {
     Schedule s{.kind = kind, .peak = 1, .minimum = 0.1, .warmup = 10, .steps = 50};
     bool constant = kind == ScheduleKind::constant;
     for (int64_t step : {50, 51, 1000}) EXPECT_DOUBLE_EQ(learning_rate(s, step), constant ? 1 : 0.1);
@@ -52,7 +52,7 @@ TEST(Schedule, WarmupStableDecay) {
 }
 
 TEST(Schedule, AWarmupLongerThanTheTraining) {
-  for (ScheduleKind kind : kKinds) {
+  for (ScheduleKind kind : kScheduleKinds) {
     Schedule s{.kind = kind, .peak = 1, .warmup = 10, .steps = 5};
     for (int64_t step = 0; step < 10; ++step) EXPECT_DOUBLE_EQ(learning_rate(s, step), double(step + 1) / 11);
     for (int64_t step = 10; step < 14; ++step) EXPECT_GE(learning_rate(s, step), 0);
@@ -61,7 +61,7 @@ TEST(Schedule, AWarmupLongerThanTheTraining) {
 
 TEST(Schedule, ByName) {
   const char* names[] = {"constant", "linear", "cosine", "wsd"};
-  for (size_t i = 0; i < 4; ++i) EXPECT_EQ(schedule_kind(names[i]), kKinds[i]);
+  for (size_t i = 0; i < 4; ++i) EXPECT_EQ(schedule_kind(names[i]), kScheduleKinds[i]);
   try {
     schedule_kind("cosin");
     FAIL();

@@ -6,6 +6,7 @@
 #include "../../core/random.h"
 #include "../../data/formats/safetensors.h"
 #include "../../nn/attention/spec_call.h"
+#include "../expect.h"
 #include "program.h"
 
 namespace rapt::test {
@@ -39,19 +40,6 @@ File inputs(bool with_dlse = true) {
              {"dout", normal({B, H, N, Dv})}};
   if (with_dlse) f.reals["dlse"] = normal({B, H, N});
   return f;
-}
-
-double worst(const Tensor& a, const Tensor& b) {
-  EXPECT_EQ(a.shape, b.shape);
-  std::vector<Real> x = a.to_vector(), y = b.to_vector();
-  double difference = 0, size = 1;
-  for (size_t i = 0; i < x.size(); ++i) {
-    if (x[i] == y[i]) continue;
-    difference = std::max(difference, std::fabs(double(x[i]) - double(y[i])));
-    size = std::max(size, std::fabs(double(y[i])));
-    if (!std::isfinite(x[i] - y[i])) return 1e30;
-  }
-  return difference / size;
 }
 
 // Every word of the grammar, once by tiles and once with whole matrices: the same names and numbers in both files.
@@ -137,7 +125,7 @@ TEST(AttentionProgram, EveryWordAgreesWithItsDenseTwin) {
     bool has_lse = spec != "linear" && spec != "retention" && !spec.ends_with("delta");
     EXPECT_EQ(a.find("lse") != nullptr, has_lse);
     for (const TensorView& view : a.tensors())
-      EXPECT_LE(worst(a.tensor(view.name), b.tensor(view.name)), 5e-5) << view.name;
+      EXPECT_LE(relative_difference(a.tensor(view.name), b.tensor(view.name)), 5e-5) << view.name;
   }
 }
 

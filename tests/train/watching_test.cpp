@@ -17,13 +17,15 @@ namespace {
 
 using TrainingRun = Run;  // a test has a member Run
 
-constexpr const char* kTiny = " --layers 2 --heads 2 --dim 16 --context 16 --batch 4 --warmup 5 --eval-every 10 ";
+constexpr const char* kTwoLayers = " --layers 2 --heads 2 --dim 16 --context 16 --batch 4 --warmup 5 --eval-every 10 ";
 
 class Watching : public testing::Test {
  protected:
   TemporaryFolder folder;
   void SetUp() override { make_file(folder / "text.txt", little_text()); }
-  Result train(const std::string& more) { return rapt(folder, "train text.txt --out run" + std::string(kTiny) + more); }
+  Result train(const std::string& more) {
+    return rapt(folder, "train text.txt --out run" + std::string(kTwoLayers) + more);
+  }
   // A run that has diverged; gives the path of the step that was kept.
   std::string diverge() {
     EXPECT_EQ(train("--steps 10").code, 0);
@@ -137,22 +139,22 @@ TEST_F(Watching, BadStepsAreNamed) {
   other = bytes;
   other.replace(other.find("batch.0.y"), 9, "batch.0.z");
   make_file(folder / "incomplete.safetensors", other);
-  struct Bad {
+  struct BadCommand {
     const char *arguments, *message;
     int code;
   };
-  for (const Bad& bad :
-       {Bad{"replay nothing.safetensors", "nothing.safetensors: there is no such", 3},
-        Bad{"replay cut.safetensors", "cut.safetensors", 3}, Bad{"replay empty.safetensors", "empty.safetensors", 3},
-        Bad{"replay text.txt", "text.txt", 3},
-        Bad{"replay run/ckpt-00000010.safetensors", "no step that training has kept", 3},
-        Bad{"replay other.safetensors", "no step that training has kept", 3},
-        Bad{"replay incomplete.safetensors", "batch.0.y", 3}, Bad{"replay", "step is required", 2},
-        Bad{"graph nowhere", "nowhere", 3},
-        Bad{"graph run --expand blocks.7", "no module \"blocks.7\", did you mean", 2},
-        Bad{"graph run --out graph", "needs an ending", 2}, Bad{"diff-runs run nowhere", "nowhere", 3},
-        Bad{"diff-runs run text.txt", "no file of values", 3}, Bad{"diff-runs run", "b is required", 2},
-        Bad{"eval run --record-values no/where", "no/where", 3}}) {
+  for (const BadCommand& bad :
+       {BadCommand{"replay nothing.safetensors", "nothing.safetensors: there is no such", 3},
+        BadCommand{"replay cut.safetensors", "cut.safetensors", 3},
+        BadCommand{"replay empty.safetensors", "empty.safetensors", 3}, BadCommand{"replay text.txt", "text.txt", 3},
+        BadCommand{"replay run/ckpt-00000010.safetensors", "no step that training has kept", 3},
+        BadCommand{"replay other.safetensors", "no step that training has kept", 3},
+        BadCommand{"replay incomplete.safetensors", "batch.0.y", 3}, BadCommand{"replay", "step is required", 2},
+        BadCommand{"graph nowhere", "nowhere", 3},
+        BadCommand{"graph run --expand blocks.7", "no module \"blocks.7\", did you mean", 2},
+        BadCommand{"graph run --out graph", "needs an ending", 2}, BadCommand{"diff-runs run nowhere", "nowhere", 3},
+        BadCommand{"diff-runs run text.txt", "no file of values", 3}, BadCommand{"diff-runs run", "b is required", 2},
+        BadCommand{"eval run --record-values no/where", "no/where", 3}}) {
     Result r = rapt(folder, bad.arguments);
     EXPECT_EQ(r.code, bad.code) << bad.arguments << ": " << r.err;
     expect_contains(r.err, bad.message);
@@ -180,13 +182,14 @@ TEST_F(Watching, ProfilesAnyCommand) {
 TEST_F(Watching, DiffRunsFindsTheFirstDifference) {
   ASSERT_EQ(train("--steps 3 --record-values a --threads 1").code, 0);
   std::filesystem::remove_all(folder / "run");
-  ASSERT_EQ(rapt(folder, "train text.txt --out run --threads 2 --steps 3" + std::string(kTiny), "RAPT_VALUES=b").code,
-            0);
+  ASSERT_EQ(
+      rapt(folder, "train text.txt --out run --threads 2 --steps 3" + std::string(kTwoLayers), "RAPT_VALUES=b").code,
+      0);
   Result same = rapt(folder, "diff-runs a b");
   EXPECT_EQ(same.code, 0) << same.out;
   expect_contains(same.out, "equal: ");
 
-  ASSERT_EQ(rapt(folder, "train text.txt --out other --steps 3 --mlp silu" + std::string(kTiny)).code, 0);
+  ASSERT_EQ(rapt(folder, "train text.txt --out other --steps 3 --mlp silu" + std::string(kTwoLayers)).code, 0);
   std::filesystem::remove_all(folder / "run");
   ASSERT_EQ(train("--steps 3 --stop-at 2 --lr 0.001").code, 130);
   Result r = rapt(folder, "diff-runs run other");
@@ -196,9 +199,10 @@ TEST_F(Watching, DiffRunsFindsTheFirstDifference) {
 }
 
 TEST_F(Watching, DiffRunsNamesWhatIsComputedOtherwise) {
-  ASSERT_EQ(rapt(folder, "train text.txt --out run --steps 1 --record-values a" + std::string(kTiny)).code, 0);
-  ASSERT_EQ(rapt(folder, "train text.txt --out other --steps 1 --mlp silu --record-values b" + std::string(kTiny)).code,
-            0);
+  ASSERT_EQ(rapt(folder, "train text.txt --out run --steps 1 --record-values a" + std::string(kTwoLayers)).code, 0);
+  ASSERT_EQ(
+      rapt(folder, "train text.txt --out other --steps 1 --mlp silu --record-values b" + std::string(kTwoLayers)).code,
+      0);
   Result r = rapt(folder, "diff-runs a b");
   EXPECT_EQ(r.code, 1) << r.err;
   expect_contains(r.out, "A forward of gelu, in blocks.0.mlp (");

@@ -10,9 +10,6 @@
 namespace rapt {
 namespace {
 
-constexpr Real kInf = std::numeric_limits<Real>::infinity();
-constexpr Real kNan = std::numeric_limits<Real>::quiet_NaN();
-
 std::string report_of(const std::function<void()>& f) {
   CheckFinite check;
   try {

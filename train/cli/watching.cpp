@@ -19,14 +19,13 @@ std::string environment(const char* name) {
   return value ? value : "";
 }
 
-struct CloseFile {
-  void operator()(std::FILE* file) const { std::fclose(file); }
-};
-
 }  // namespace
 
 struct Watching::Watchers {
-  std::unique_ptr<std::FILE, CloseFile> file;
+  struct Close {
+    void operator()(std::FILE* file) const { std::fclose(file); }
+  };
+  std::unique_ptr<std::FILE, Close> file;
   std::string trace;
   std::optional<TrapNan> trap_nan;
   std::optional<CheckFinite> check_finite;
