@@ -175,6 +175,7 @@ void row_backward(const AttentionProblem& p, const Tensor& dout, const Tensor* d
         Real* scores = tile_memory(3 * matrix + at_once * kTile + kTile * std::max(p.dim, p.value_dim));
         Real *raw = scores + matrix, *gradient = raw + matrix, *row_dlse = gradient + matrix,
              *transposed = row_dlse + at_once * kTile;
+        std::fill_n(raw, 2 * matrix + at_once * kTile, Real(0));  // lanes without a query are computed with too
         block_scores(p, x, block, transposed, raw, scores);
         for (int64_t a = 0; a < at_once; ++a) {
           int64_t head = h + a;
