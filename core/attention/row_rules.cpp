@@ -48,12 +48,18 @@ void softmax_backward(int64_t width, const Real* weights, const Real* dlse, Real
   for (int64_t i = 0; i < kTile; ++i) delta[i] = dlse ? -dlse[i] : 0;
   for (int64_t j = 0; j < width; ++j) {
     const Real *w = weights + j * kTile, *g = gradient + j * kTile;
-    for (int64_t i = 0; i < kTile; ++i) delta[i] += w[i] == 0 ? 0 : w[i] * g[i];
+    for (int64_t i = 0; i < kTile; ++i) {
+      Real weight = w[i], slope = g[i];  // read before the choice: see strip_gradients in tiled_backward.cpp
+      delta[i] += weight == 0 ? 0 : weight * slope;
+    }
   }
   for (int64_t j = 0; j < width; ++j) {
     const Real* w = weights + j * kTile;
     Real* g = gradient + j * kTile;
-    for (int64_t i = 0; i < kTile; ++i) g[i] = w[i] == 0 ? 0 : w[i] * (g[i] - delta[i]);
+    for (int64_t i = 0; i < kTile; ++i) {
+      Real weight = w[i], above_mean = g[i] - delta[i];
+      g[i] = weight == 0 ? 0 : weight * above_mean;
+    }
   }
 }
 
@@ -325,7 +331,10 @@ struct TalkingHeads final : RowRule {
         Real sum = 0;
         for (int64_t j = 0; j < block.width; ++j) {
           const Real *x = a + block.at(h, j), *y = b + block.at(g, j);
-          sum += lane_sum(block.count, [=](int64_t i) { return y[i] == -kInf ? Real(0) : x[i] * y[i]; });
+          sum += lane_sum(block.count, [=](int64_t i) {
+            Real right = y[i];
+            return x[i] * (right == -kInf ? 0 : right);
+          });
         }
         matrix[h * heads + g] += sum;
       }

@@ -67,7 +67,9 @@ struct Prepared {
 };
 
 // One strip: scores -> weights (dropped ones 0), and dweights dP -> gradients of the scores, P (dP − delta) for a
-// softmax. Masked scores are −∞. `factors` of the dropout, or null; `lanes` are used.
+// softmax. Masked scores are −∞. `factors` of the dropout, or null; `lanes` are used. What is subtracted is read before
+// the choice, here and below: a load in one arm becomes a masked one, whose other lanes are what the register held, and
+// an operation on those may raise a flag.
 void strip_gradients(const Normalizer& normalizer, const Prepared::Block& rows, const Real* factors, Lanes lanes,
                      Real* strip, Real* dstrip) {
   alignas(64) Real weights[kTile], slopes[kTile];
@@ -76,8 +78,9 @@ void strip_gradients(const Normalizer& normalizer, const Prepared::Block& rows, 
     case Normalizer::Kind::softmax:
       for_lanes(lanes, [&](int64_t i) {
         Real weight = math::exp(strip[i] - rows.lse[i]);
+        Real above_mean = dstrip[i] - rows.delta[i];
         strip[i] = weight;
-        dstrip[i] = weight == 0 ? 0 : weight * (dstrip[i] - rows.delta[i]);  // never 0 · ∞
+        dstrip[i] = weight == 0 ? 0 : weight * above_mean;  // never 0 · ∞
       });
       break;
     case Normalizer::Kind::signed_softmax:
@@ -85,8 +88,9 @@ void strip_gradients(const Normalizer& normalizer, const Prepared::Block& rows, 
         Real score = strip[i], sign = Real(score > 0) - Real(score < 0);
         Real size = score == -kInf ? -kInf : std::fabs(score);  // the other infinity would overflow
         Real weight = math::exp(size - rows.lse[i]);
+        Real above_mean = dstrip[i] - sign * rows.delta[i];
         strip[i] = sign * weight;
-        dstrip[i] = weight == 0 ? 0 : weight * (dstrip[i] - sign * rows.delta[i]);
+        dstrip[i] = weight == 0 ? 0 : weight * above_mean;
       }
       break;
     default:
@@ -96,8 +100,9 @@ void strip_gradients(const Normalizer& normalizer, const Prepared::Block& rows, 
       for (int64_t i = 0; i < kTile; ++i) {
         bool masked = strip[i] == -kInf || rows.lse[i] == kInf;
         Real factor = ratio ? std::exp(-rows.lse[i]) : Real(1);  // not cut off: sums of weights may be large
-        strip[i] = masked ? 0 : weights[i] * factor;
-        dstrip[i] = masked || slopes[i] == 0 ? 0 : slopes[i] * factor * (dstrip[i] - rows.delta[i]);
+        Real weight = weights[i], slope = slopes[i], above_mean = dstrip[i] - rows.delta[i];
+        strip[i] = masked ? 0 : weight * factor;
+        dstrip[i] = masked || slope == 0 ? 0 : slope * factor * above_mean;
       }
   }
   if (factors) for_lanes(lanes, [&](int64_t i) { strip[i] *= factors[i]; });

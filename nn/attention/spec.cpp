@@ -167,7 +167,9 @@ bool apply_plain_word(const SpecWord& w, int64_t heads, AttentionOptions& o) {
   } else if (name == "chunked") {
     o.mask = o.mask & chunked(w.integer("length", 0, 1)) & causal();
   } else if (name == "dilated") {
-    o.mask = o.mask & dilated(w.integer("step", 0, 1)) & causal();
+    int64_t near = w.integer("near", 1, 0, 0);
+    Mask every = dilated(w.integer("step", 0, 1));
+    o.mask = o.mask & (near > 0 ? every | window(near) : every) & causal();
   } else if (name == "longformer") {
     o.mask = o.mask & (window(w.integer("window", 0, 1)) | global(w.integer("global", 1, 1)));
   } else if (name == "scale") {

@@ -189,7 +189,7 @@ constexpr const char* kPlainHelp =
     "  window:L,R                          keys from L before the query to R behind it\n"
     "  prefix:P                            causal, but all read the first P keys\n"
     "  chunked:C                           causal, in chunks of C positions\n"
-    "  dilated:D                           causal, every D-th key\n"
+    "  dilated:D,W                         causal, every D-th key, and the W before the query (0 without it)\n"
     "  longformer:W,G                      window W, and G positions that read and are read by all\n"
     "  scale:X                             of q k; 1/sqrt(D) without it\n"
     "  plus-one                            softmax with one more term 1\n"

@@ -227,7 +227,7 @@ struct PlainWord {
 constexpr PlainWord kPlainWords[] = {
     {"window:256", "reads its own position and the 256 before it"},
     {"chunked:256", "reads its own chunk of 256 positions"},
-    {"dilated:2", "reads every second position"},
+    {"dilated:2,8", "reads the 8 positions before it, and every second of the others"},
     {"longformer:256,4", "the same, and the first 4 positions"},
     {"scale:0.125", "of q k, instead of 1/sqrt(D)"},
     {"softcap:30", "30 tanh(s / 30)"},
@@ -342,22 +342,23 @@ std::string describe_attention_words() {
 
 std::vector<std::string> example_specs() {
   std::vector<std::string> all;
+  const std::string rest = "+rope+qk-norm";  // what helps them to learn
   for (const Word& w : words()) {
-    std::string name = w.name;
-    if (name == "gqa" || name == "kernel")
-      all.emplace_back(w.usage);
-    else if (name == "differential")
-      all.emplace_back("differential+rope");
-    else if (name == "moba" || name == "nsa")  // small enough for short contexts
-      all.push_back(name + ":block=4,count=2" + (name == "nsa" ? ",window=4" : ""));
-    else if (w.kind == Kind::family || w.kind == Kind::layer)
-      all.push_back(name);
+    std::string name = w.name, usage = w.usage;
+    if (name == "moba" || name == "nsa") usage = name + ":block=4,count=2";  // small enough for short contexts
+    if (name == "nsa") usage += ",window=4";
+    if (w.kind == Kind::layer)
+      all.push_back(name == "differential" ? name + "+rope" : name);
+    else if (w.kind == Kind::family)
+      all.push_back(name == "mha" ? name : name == "deberta" ? name + "+qk-norm" : usage + rest);
+    else if (w.kind == Kind::position)
+      all.push_back(name == "rope" ? "mha+rope" : "mha+" + usage + "+qk-norm");
     else if (name == "head-dim")
-      all.emplace_back("mha+head-dim:8");
+      all.push_back("mha+head-dim:8" + rest);
     else
-      all.push_back("mha+" + (name == "rope" ? name : std::string(w.usage)));
+      all.push_back(name == "qk-norm" ? "mha" + rest : "mha" + rest + "+" + usage);
   }
-  for (const PlainWord& w : kPlainWords) all.push_back(std::string("mha+") + w.usage);
+  for (const PlainWord& w : kPlainWords) all.push_back("mha" + rest + "+" + w.usage);
   return all;
 }
 

@@ -67,6 +67,7 @@ TEST(AttentionProgram, EveryWordAgreesWithItsDenseTwin) {
       {"causal+prefix:4", f},
       {"chunked:5", f},
       {"dilated:2", f},
+      {"dilated:3,2", f},
       {"longformer:3,2", f},
       {"document", documents},
       {"padding", padded},
