@@ -1,3 +1,4 @@
+#include <cstring>
 #include <limits>
 
 #include "../lanes.h"
@@ -20,6 +21,33 @@ struct Operands {
   const Real *lse, *dlse;
   const BoundTables& bound;
 };
+
+// to[i] = a[i] · b[i] for at most kTile rows. The lanes of all rows are turned and added together: a sum across the
+// lanes of a single row takes longer than its products.
+void row_products(int64_t rows, int64_t columns, const Real* a, int64_t a_stride, const Real* b, int64_t b_stride,
+                  Real* to) {
+  using Vector [[gnu::vector_size(64)]] = Real;
+  constexpr int64_t kLanes = 64 / sizeof(Real);
+  alignas(64) Real lanes[kTile][kLanes], turned[kLanes][kTile];
+  for (int64_t i = 0; i < rows; ++i) {
+    const Real *left = a + i * a_stride, *right = b + i * b_stride;
+    Vector sum = {};
+    int64_t c = 0;
+    for (; c + kLanes <= columns; c += kLanes) {
+      Vector u, v;
+      std::memcpy(&u, left + c, sizeof(Vector));
+      std::memcpy(&v, right + c, sizeof(Vector));
+      sum += u * v;
+    }
+    std::memcpy(lanes[i], &sum, sizeof(Vector));
+    for (int64_t l = 0; c < columns; ++c, ++l) lanes[i][l] += left[c] * right[c];
+  }
+  transpose(rows, kLanes, lanes[0], kLanes, turned[0], kTile);
+  for (int64_t i = 0; i < rows; ++i) to[i] = 0;
+  for (int64_t l = 0; l < kLanes; ++l) {
+    for (int64_t i = 0; i < rows; ++i) to[i] += turned[l][i];
+  }
+}
 
 // What every tile of kTile queries of a head needs, computed once: q and dO transposed, and two numbers a query.
 struct Prepared {
@@ -54,14 +82,13 @@ struct Prepared {
       to.lse[i] = kInf;
       to.delta[i] = 0;
     }
+    alignas(64) Real products[kTile];
+    if (divided) row_products(nq, p.value_dim, x.out(b, h, q0), x.out.row_stride, dout, x.dout.row_stride, products);
     for (int64_t i = 0; i < nq; ++i) {
       int64_t row = head * p.queries + q0 + i;
       if (x.lse[row] == -kInf) continue;
-      const Real *out_row = x.out(b, h, q0 + i), *dout_row = x.dout(b, h, q0 + i);
       to.lse[i] = x.lse[row];
-      if (!divided) continue;
-      to.delta[i] =
-          lane_sum(p.value_dim, [=](int64_t c) { return out_row[c] * dout_row[c]; }) - (x.dlse ? x.dlse[row] : 0);
+      if (divided) to.delta[i] = products[i] - (x.dlse ? x.dlse[row] : 0);
     }
   }
 };

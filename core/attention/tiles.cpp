@@ -1,8 +1,7 @@
 #include "tiles.h"
 
+#include <cstring>
 #include <limits>
-
-#include "../lanes.h"
 
 namespace rapt::inline RAPT_ABI {
 
@@ -57,26 +56,28 @@ void mask_strip(const Tile& tile, int64_t j, Real* strip) {
 }
 
 bool all_finite(int64_t rows, int64_t columns, const Real* x, int64_t stride) {
-  constexpr int64_t kLanes = 16, kUnits = 4;
-  alignas(64) Real sums[kUnits][kLanes] = {};  // x − x is 0 or NaN
-  Real rest = 0;
-  int64_t r = 0;
-  // Four rows at a time: each addition waits for the one before it.
-  for (; r + kUnits <= rows; r += kUnits) {
-    const Real* row = x + r * stride;
-    for (int64_t c = 0; c + kLanes <= columns; c += kLanes) {
-      for (int64_t u = 0; u < kUnits; ++u) {
-        for (int64_t i = 0; i < kLanes; ++i) {
-          Real value = row[u * stride + c + i];
-          sums[u][i] += value - value;
-        }
-      }
+  // x − x is 0 or NaN. Four rows at a time, since each addition waits for the one before it; sums in registers.
+  using Vector [[gnu::vector_size(64)]] = Real;
+  constexpr int64_t kLanes = 64 / sizeof(Real), kUnits = 4;
+  const int64_t whole_rows = rows / kUnits * kUnits, whole_columns = columns / kLanes * kLanes;
+  Vector sums[kUnits] = {};
+  for (int64_t r = 0; r < whole_rows; r += kUnits) {
+    for (int64_t c = 0; c < whole_columns; c += kLanes) {
+      Vector v[kUnits];
+      for (int64_t u = 0; u < kUnits; ++u) std::memcpy(&v[u], x + (r + u) * stride + c, sizeof(Vector));
+      for (int64_t u = 0; u < kUnits; ++u) sums[u] += v[u] - v[u];
     }
   }
-  for (int64_t i = 0, whole = columns / kLanes * kLanes; i < rows; ++i) {
-    for (int64_t c = i < r ? whole : 0; c < columns; ++c) rest += x[i * stride + c] - x[i * stride + c];
-  }
-  for (const auto& unit : sums) rest += lane_sum(kLanes, [&](int64_t i) { return unit[i]; });
+  Real rest = 0;
+  auto add_rest = [&](int64_t begin, int64_t end, int64_t first_column) {
+    for (int64_t i = begin; i < end; ++i) {
+      for (int64_t c = first_column; c < columns; ++c) rest += x[i * stride + c] - x[i * stride + c];
+    }
+  };
+  if (whole_columns < columns) add_rest(0, whole_rows, whole_columns);
+  add_rest(whole_rows, rows, 0);
+  const Vector sum = (sums[0] + sums[1]) + (sums[2] + sums[3]);
+  for (int64_t i = 0; i < kLanes; ++i) rest += sum[i];
   return rest == 0;
 }
 

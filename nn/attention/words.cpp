@@ -77,6 +77,7 @@ void latent_family(const SpecWord& w, Build& b) {
   LatentOptions o;
   o.rank_q = w.integer("rank-q", SpecWord::kNowhere, 1, 0);
   o.rank_kv = w.integer("rank", SpecWord::kNowhere, 1, 0);
+  o.d_rope = w.integer("rope", SpecWord::kNowhere, 2, 0);
   o.bias = b.sizes.bias;
   o.qkv_deviation = b.sizes.qkv_deviation;
   o.proj_deviation = b.sizes.proj_deviation;
@@ -151,7 +152,8 @@ const std::vector<Word>& words() {
            return std::make_unique<NativeSparseAttention>(b.sizes.dim, b.sizes.heads, o);
          };
        }},
-      {"mla", "mla:rank=64,rank-q=64", "multi-head latent attention, with rotary positions of its own", Kind::layer,
+      {"mla", "mla:rank=64,rope=16",
+       "multi-head latent attention: keys and values from 64 numbers, rotary positions in 16; rank-q=R", Kind::layer,
        latent_family},
       {"differential", "differential:kv=2", "the difference of two softmaxes; takes rope", Kind::layer,
        differential_family},
@@ -206,7 +208,7 @@ const std::vector<Word>& words() {
        }},
       {"gate", "gate", "the result times sigmoid(gate(x))", Kind::part,
        [](const SpecWord&, Build& b) { b.parts.push_back(gate_part(b.part_sizes())); }},
-      {"head-dim", "head-dim:64", "width of a head, instead of dim / heads; write it before other words", Kind::part,
+      {"head-dim", "head-dim:32", "width of a head, instead of dim / heads; write it before other words", Kind::part,
        [](const SpecWord& w, Build& b) { b.options.head_dim = w.integer("width", 0, 1); }},
       {"sink", "sink", "a learned score that every row has besides", Kind::normalizer,
        [](const SpecWord&, Build& b) { b.parts.push_back(sink_part(b.part_sizes())); }},
@@ -348,13 +350,13 @@ std::vector<std::string> example_specs() {
     if (name == "moba" || name == "nsa") usage = name + ":block=4,count=2";  // small enough for short contexts
     if (name == "nsa") usage += ",window=4";
     if (w.kind == Kind::layer)
-      all.push_back(name == "differential" ? name + "+rope" : name);
+      all.push_back(name == "mla" ? usage : name);
     else if (w.kind == Kind::family)
       all.push_back(name == "mha" ? name : name == "deberta" ? name + "+qk-norm" : usage + rest);
     else if (w.kind == Kind::position)
       all.push_back(name == "rope" ? "mha+rope" : "mha+" + usage + "+qk-norm");
     else if (name == "head-dim")
-      all.push_back("mha+head-dim:8" + rest);
+      all.push_back("mha+" + usage + rest);
     else
       all.push_back(name == "qk-norm" ? "mha" + rest : "mha" + rest + "+" + usage);
   }
