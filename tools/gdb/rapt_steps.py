@@ -124,8 +124,12 @@ def leaving(node, dx):
     lines = []
     for i, (view, pointer) in enumerate(zip(tensors_of(dx), memory.elements_of(v.field("inputs")))):
         to = memory.pointer_of(pointer)
-        if to.int():
-            lines.append("  to %s: %s" % (shown.describe(to.target()), memory.norm_text(view)))
+        if not to.int():
+            continue
+        how = ""
+        if view is None:  # Node::backward_add
+            view, how = memory.view_of(to.target().field("incoming")), ", added to what others sent"
+        lines.append("  to %s%s: %s" % (shown.describe(to.target()), how, memory.norm_text(view)))
     return "\n".join(lines)
 
 
