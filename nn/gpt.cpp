@@ -39,7 +39,7 @@ Tensor sinusoids(int64_t count, int64_t dim) {
   Tensor table = empty({count, dim});
   for (int64_t p = 0; p < count; ++p) {
     for (int64_t c = 0; c < dim; ++c) {
-      double angle = double(p) / std::pow(10000.0, double(c / 2 * 2) / double(dim));
+      double angle = double(p) / std::pow(10000.0, double(c - c % 2) / double(dim));
       table.set({p, c}, Real(kDeviation * (c % 2 == 0 ? std::sin(angle) : std::cos(angle))));
     }
   }

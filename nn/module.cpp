@@ -262,6 +262,7 @@ std::vector<std::string> unclaimed_parameters(std::span<const NamedTensor> of) {
   }
   std::sort(found.begin(), found.end());
   std::vector<std::string> names;
+  names.reserve(found.size());
   for (auto& [sequence, name] : found) names.push_back(std::move(name));
   return names;
 }

@@ -74,7 +74,10 @@ namespace {
 // The count of steps in two halves, so that it is exact however long the run: a float holds integers up to 2^24.
 constexpr int64_t kLowHalf = 1 << 20;
 
-Tensor from_count(int64_t steps) { return from_values({2}, {double(steps / kLowHalf), double(steps % kLowHalf)}); }
+Tensor from_count(int64_t steps) {
+  const int64_t high = steps / kLowHalf;
+  return from_values({2}, {double(high), double(steps % kLowHalf)});
+}
 
 int64_t to_count(const Tensor& halves) {
   double high = halves.at({0}), low = halves.at({1});

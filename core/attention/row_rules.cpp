@@ -69,7 +69,7 @@ struct TopK final : RowRule {
   std::string name() const override { return "top-k"; }
   double parameter() const override { return double(k); }
 
-  void drop_others(const RowBlock& block, Real* scores) const {
+  void drop_others(const RowBlock& block, Real* scores) const {  // NOLINT(readability-non-const-parameter)
     std::vector<Real> row;
     for (int64_t i = 0; i < block.count; ++i) {
       row.clear();
@@ -254,6 +254,7 @@ struct ContextualPositions final : RowRule {
   }
 
   // Scores with their positions' values added, and the positions.
+  // NOLINTNEXTLINE(readability-non-const-parameter)
   void add_positions(const RowBlock& block, const Table& z, Real* scores, std::vector<Real>* positions) const {
     for (int64_t i = 0; i < block.count; ++i) {
       const Real* values = row(block, z, i);

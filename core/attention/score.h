@@ -114,18 +114,20 @@ template <class F, int N>
 struct LambdaRule final : ScoreRule {
   F f;
   std::string name_;
-  LambdaRule(F function, std::string name, std::vector<Tensor> captured)
+  LambdaRule(F function, std::string name, std::vector<Tensor>&& captured)
       : f(std::move(function)), name_(std::move(name)) {
     tables = std::move(captured);
   }
   std::string name() const override { return name_; }
 
   // One call with K partial derivatives (0 or N + 1), and the indices that it read.
+  // NOLINTBEGIN(readability-non-const-parameter): Read writes to both, when there are tables
   template <int K, size_t... I>
   Dual<K> call(const Dual<K>& score, const At& at, [[maybe_unused]] const Table* t, [[maybe_unused]] int64_t* index,
                [[maybe_unused]] bool* bad, std::index_sequence<I...>) const {
     return Dual<K>(f(score, at, Read<K>{t + I, int(I) + 1, index + I, bad}...));
   }
+  // NOLINTEND(readability-non-const-parameter)
 
   void apply(const Strip& s, const Table* t, Real* scores) const override {
     bool bad = false;

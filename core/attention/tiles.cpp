@@ -65,7 +65,7 @@ bool all_finite(int64_t rows, int64_t columns, const Real* x, int64_t stride) {
     for (int64_t c = 0; c < whole_columns; c += kLanes) {
       Vector v[kUnits];
       for (int64_t u = 0; u < kUnits; ++u) std::memcpy(&v[u], x + (r + u) * stride + c, sizeof(Vector));
-      for (int64_t u = 0; u < kUnits; ++u) sums[u] += v[u] - v[u];
+      for (int64_t u = 0; u < kUnits; ++u) sums[u] += v[u] - v[u];  // NOLINT(misc-redundant-expression)
     }
   }
   Real rest = 0;

@@ -258,7 +258,7 @@ std::vector<std::string> CheckpointFolder::save(int64_t step, std::vector<Tensor
   try {
     delete_old(step, before, notes);
   } catch (const DataError& e) {
-    notes.push_back(e.what());  // the checkpoint is saved all the same
+    notes.emplace_back(e.what());  // the checkpoint is saved all the same
   }
   return notes;
 }

@@ -93,7 +93,7 @@ struct TransformerXl final : AttentionPart {
     for (int64_t d = 0; d < distances; ++d) {
       double back = nearest_back - double(d);
       for (int64_t c = 0; c < dim; ++c) {
-        double angle = back / std::pow(10000.0, double(c / 2 * 2) / double(dim));
+        double angle = back / std::pow(10000.0, double(c - c % 2) / double(dim));
         sinusoids.mutable_data()[d * dim + c] = Real(c % 2 == 0 ? std::sin(angle) : std::cos(angle));
       }
     }

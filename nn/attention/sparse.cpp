@@ -120,7 +120,7 @@ struct NativeSparse final : AttentionPart {
     const Tensor gates = split_heads(sigmoid(gate(s.x)), 3 * H);  // (B, 3H, N, 1)
     auto of = [&](int64_t branch) { return slice(gates, 1, branch * H, (branch + 1) * H); };
     const Tensor near = attention(s.q, s.k, s.v, {.mask = causal() & rapt::window(window - 1)});
-    const Tensor y = of(1) * selected + of(2) * near;
+    Tensor y = of(1) * selected + of(2) * near;
     if (s.k.shape[2] < block) return y;
     return y + of(0) * attention(s.q, compressed(s.k, compress_keys), compressed(s.v, compress_values), over_blocks(s));
   }

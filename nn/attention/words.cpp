@@ -344,23 +344,24 @@ std::string describe_attention_words() {
 
 std::vector<std::string> example_specs() {
   std::vector<std::string> all;
-  const std::string rest = "+rope+qk-norm";  // what helps them to learn
   for (const Word& w : words()) {
     std::string name = w.name, usage = w.usage;
-    if (name == "moba" || name == "nsa") usage = name + ":block=4,count=2";  // small enough for short contexts
-    if (name == "nsa") usage += ",window=4";
-    if (w.kind == Kind::layer)
-      all.push_back(name == "mla" ? usage : name);
+    if (name == "moba") usage = "moba:block=8,count=4";  // small enough for short contexts
+    if (name == "nsa") usage = "nsa:block=4,count=8,window=16";
+    const char* form = "mha+rope+qk-norm+{0}";  // rotary positions and norms help the others to learn
+    if (name == "mha" || w.kind == Kind::layer)
+      form = name == "mla" ? "{0}" : "{1}";
     else if (w.kind == Kind::family)
-      all.push_back(name == "mha" ? name : name == "deberta" ? name + "+qk-norm" : usage + rest);
+      form = name == "deberta" ? "{1}+qk-norm" : "{0}+rope+qk-norm";
     else if (w.kind == Kind::position)
-      all.push_back(name == "rope" ? "mha+rope" : "mha+" + usage + "+qk-norm");
+      form = name == "rope" ? "mha+rope" : "mha+{0}+qk-norm";
     else if (name == "head-dim")
-      all.push_back("mha+" + usage + rest);
-    else
-      all.push_back(name == "qk-norm" ? "mha" + rest : "mha" + rest + "+" + usage);
+      form = "mha+{0}+rope+qk-norm";
+    else if (name == "qk-norm")
+      form = "mha+rope+qk-norm";
+    all.push_back(fmt::format(fmt::runtime(form), usage, name));
   }
-  for (const PlainWord& w : kPlainWords) all.push_back("mha" + rest + "+" + w.usage);
+  for (const PlainWord& w : kPlainWords) all.push_back(fmt::format("mha+rope+qk-norm+{}", w.usage));
   return all;
 }
 

@@ -149,6 +149,7 @@ int run(const AttentionArguments& a) {
     }
   }
   std::vector<TensorView> views;
+  views.reserve(results.size());
   for (const auto& [name, tensor] : results) views.push_back(tensor_view(name, tensor));
   write_safetensors(a.out, views, {{"spec", a.spec}, {"kernel", a.dense ? "dense" : "tiled"}});
   return kDone;

@@ -35,7 +35,7 @@ std::string explain(const CLI::App& program, const CLI::ParseError& error, int a
   std::string text = error.what();
   std::vector<std::string> extra = app->remaining();
   if (extra.empty()) extra = program.remaining();
-  if (extra.empty() && app == &program && argc > 1 && !program.get_subcommands().size()) extra.push_back(argv[1]);
+  if (extra.empty() && app == &program && argc > 1 && program.get_subcommands().empty()) extra.emplace_back(argv[1]);
   if (!extra.empty()) {
     std::string word = extra.front().substr(0, extra.front().find('='));
     bool flag = word.starts_with("-");

@@ -23,7 +23,7 @@ std::string environment(const char* name) {
 
 struct Watching::Watchers {
   struct Close {
-    void operator()(std::FILE* file) const { std::fclose(file); }
+    void operator()(std::FILE* opened) const { std::fclose(opened); }
   };
   std::unique_ptr<std::FILE, Close> file;
   std::string trace;
