@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdlib>
-#include <cstring>
 
 #include "../core/kernels/reduce.h"
 #include "../core/random.h"
@@ -94,16 +93,6 @@ struct NodeCheck {
   }
 };
 
-bool finite(const Tensor& x) {
-  std::vector<Real> v = x.to_vector();
-  return std::all_of(v.begin(), v.end(), [](Real r) { return std::isfinite(r); });
-}
-
-bool same_bits(const Tensor& a, const Tensor& b) {
-  std::vector<Real> x = a.to_vector(), y = b.to_vector();
-  return a.shape == b.shape && (x.empty() || std::memcmp(x.data(), y.data(), x.size() * sizeof(Real)) == 0);
-}
-
 std::string checked(const Node& node) {
   std::string text = node.describe();
   if (node.is_leaf()) return text + ": is a leaf: it has no backward to check";
@@ -113,7 +102,7 @@ std::string checked(const Node& node) {
   NodeCheck check{node, node.kept, {}};
   check.inputs.pop_back();
   for (size_t i = 0; i < check.inputs.size(); ++i) {
-    if (check.inputs[i] && !finite(check.inputs[i]))
+    if (check.inputs[i] && !all_finite(check.inputs[i]))
       return fmt::format("{}: its input {} holds numbers that are not finite: nothing to compare", text, i);
   }
   Tensor y;

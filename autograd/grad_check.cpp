@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 
 #include "../core/random.h"
 #include "node.h"
@@ -16,12 +15,6 @@ double dot(const Tensor& a, const Tensor& b) {
   double sum = 0;
   for (size_t i = 0; i < x.size(); ++i) sum += double(x[i]) * double(y[i]);
   return sum;
-}
-
-bool same_bits(const Tensor& a, const Tensor& b) {
-  if (a.shape != b.shape) return false;
-  std::vector<Real> x = a.to_vector(), y = b.to_vector();
-  return x.empty() || std::memcmp(x.data(), y.data(), x.size() * sizeof(Real)) == 0;
 }
 
 Shape unravel(int64_t flat, const Shape& shape) {

@@ -67,7 +67,8 @@ std::string to_string(const Tensor& x) {
       out += "\n …";
       i = rows - kShown;
     }
-    out += (i ? "\n " : "[") + row_text(view::select(m, 0, i));
+    out += i ? "\n " : "[";
+    out += row_text(view::select(m, 0, i));
   }
   return out + (x.rank() > 2 ? "] …" : "]");
 }

@@ -1,4 +1,6 @@
 #pragma once
+#include <limits>
+
 /// The number type of the library. librapt computes in float; librapt_f64 is the same sources compiled with
 /// RAPT_DOUBLE, in an inline namespace of its own, so that one program can hold both (and so that every gradient can be
 /// checked to 1e-8).
@@ -16,5 +18,7 @@ using Real = double;
 #else
 using Real = float;
 #endif
+
+inline constexpr Real kInf = std::numeric_limits<Real>::infinity();
 
 }  // namespace rapt::inline RAPT_ABI

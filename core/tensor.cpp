@@ -1,6 +1,10 @@
 #include "tensor.h"
 
 #include <algorithm>
+#include <atomic>
+#include <bit>
+#include <cstring>
+#include <type_traits>
 
 #include "parallel.h"
 #include "random.h"
@@ -145,6 +149,27 @@ Tensor clone(const Tensor& x) {
 }
 
 Tensor contiguous(const Tensor& x) { return x.contiguous() ? x.detach() : clone(x); }
+
+bool all_finite(const Tensor& x) {
+  using Bits = std::conditional_t<sizeof(Real) == 4, uint32_t, uint64_t>;
+  constexpr Bits kExponent = std::bit_cast<Bits>(kInf);
+  if (!x) return true;
+  Tensor dense = contiguous(x);
+  const Real* from = dense.data();
+  std::atomic<bool> bad = false;
+  parallel_for(dense.numel(), kGrain, [&](int64_t begin, int64_t end) {
+    Bits found = 0;
+    for (int64_t i = begin; i < end; ++i) found |= Bits((std::bit_cast<Bits>(from[i]) & kExponent) == kExponent);
+    if (found) bad = true;
+  });
+  return !bad;
+}
+
+bool same_bits(const Tensor& a, const Tensor& b) {
+  if (a.shape != b.shape) return false;
+  Tensor x = contiguous(a), y = contiguous(b);
+  return a.numel() == 0 || std::memcmp(x.data(), y.data(), size_t(a.numel()) * sizeof(Real)) == 0;
+}
 
 void copy_into(Tensor& dst, const Tensor& src) {
   check(dst.shape == src.shape, "copy_into: {} into {}", src.shape, dst.shape);

@@ -68,6 +68,12 @@ Tensor contiguous(const Tensor& x);
 void copy_into(Tensor& dst, const Tensor& src);
 void fill(Tensor& dst, Real value);
 
+/// Whether no element is NaN or infinite (nor is there any in a tensor that holds nothing). Raises no floating-point
+/// exception.
+bool all_finite(const Tensor& x);
+/// Whether shapes are equal and every element is, to the bit.
+bool same_bits(const Tensor& a, const Tensor& b);
+
 /// Shape, statistics and a few values: never more than a screen.
 std::string to_string(const Tensor& x);
 

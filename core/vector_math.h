@@ -1,4 +1,5 @@
 #pragma once
+#include <algorithm>
 #include <bit>
 #include <cmath>
 #include <cstdint>
@@ -85,8 +86,8 @@ inline double exp(double x) { return x < double(kExpCutoff) ? 0 : std::exp(x); }
   float y = (low - 0.5f * square + f) + e * 0.693359375f;
   return x < std::numeric_limits<float>::infinity() ? y : x;
 }
-/// 1 ulp.
-inline double log_positive(double x) { return std::log(x); }
+/// 1 ulp. At least the smallest normal number, for compilers may compute the log of 0 where it is not wanted.
+inline double log_positive(double x) { return std::log(std::max(x, std::numeric_limits<double>::min())); }
 
 /// ln x; −∞ at 0, NaN below; 1 ulp.
 [[gnu::always_inline]] inline float log(float x) {

@@ -17,7 +17,7 @@ namespace rapt::inline RAPT_ABI {
 namespace {
 
 thread_local bool is_training = true;
-std::atomic<uint64_t> next_hook = 1;
+std::atomic<uint64_t> next_module_hook = 1;
 
 std::mutex live_mutex;
 struct ParameterNode;
@@ -139,14 +139,14 @@ std::shared_ptr<detail::ModulePart> Module::find_part(const std::string& name) c
 
 ModuleHookHandle Module::add_hook_before(BeforeHook hook, const std::string& part) const {
   auto at = find_part(part);
-  const uint64_t id = next_hook.fetch_add(1, std::memory_order_relaxed);
+  const uint64_t id = next_module_hook.fetch_add(1, std::memory_order_relaxed);
   at->before.emplace_back(id, std::move(hook));
   return {at, id};
 }
 
 ModuleHookHandle Module::add_hook_after(AfterHook hook, const std::string& part) const {
   auto at = find_part(part);
-  const uint64_t id = next_hook.fetch_add(1, std::memory_order_relaxed);
+  const uint64_t id = next_module_hook.fetch_add(1, std::memory_order_relaxed);
   at->after.emplace_back(id, std::move(hook));
   return {at, id};
 }

@@ -52,7 +52,7 @@ LoadReport load_parameters(std::span<const NamedTensor> parameters, std::span<co
   }
   if (!report.given_twice.empty() || (!options.partly && !report.complete())) {
     std::string problems = to_string(report);
-    for (size_t at = 0; (at = problems.find('\n', at)) != problems.npos; at += 3) problems.insert(at + 1, "  ");
+    for (size_t at = 0; (at = problems.find('\n', at)) != problems.npos; at += 3) problems.insert(at + 1, 2, ' ');
     throw Error("load_parameters: the values do not fit the model:\n  " + problems);
   }
   for (auto& [target, value] : copies) copy_into(target, *value);

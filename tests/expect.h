@@ -29,7 +29,6 @@ inline void expect_contains(const std::string& text, const std::string& part) {
   EXPECT_NE(text.find(part), std::string::npos) << "\"" << part << "\" is not in: " << text;
 }
 
-inline constexpr Real kInf = std::numeric_limits<Real>::infinity();
 inline constexpr Real kNan = std::numeric_limits<Real>::quiet_NaN();
 inline constexpr bool kDouble = sizeof(Real) == 8;
 

@@ -9,26 +9,16 @@
 
 namespace rapt::inline RAPT_ABI {
 
-namespace {
-
-bool finite(const Tensor& x) {
-  if (!x) return true;
-  for (Real v : x.to_vector()) {
-    if (!std::isfinite(v)) return false;
-  }
-  return true;
-}
-
-}  // namespace
+namespace {}  // namespace
 
 // With the group of parameters it belongs to. A weight before a gradient: it spoils them all.
 std::string first_not_finite(const std::vector<NamedTensor>& parameters) {
   auto group = [](const NamedTensor& p) { return p.tensor.rank() >= 2 ? "matrices" : "vectors"; };
   for (const NamedTensor& p : parameters) {
-    if (!finite(p.tensor)) return fmt::format("the weight {} (of the {}) is not finite", p.name, group(p));
+    if (!all_finite(p.tensor)) return fmt::format("the weight {} (of the {}) is not finite", p.name, group(p));
   }
   for (const NamedTensor& p : parameters) {
-    if (!finite(gradient(p.tensor))) {
+    if (!all_finite(gradient(p.tensor))) {
       return fmt::format("the gradient of {} (of the {}) is not finite", p.name, group(p));
     }
   }

@@ -13,7 +13,7 @@ Tensor empty_heads(int64_t batch, int64_t heads, int64_t length, int64_t dim) {
 }
 
 // The log-sum-exp, and its gradient on the way back: its node runs before attention's and leaves the gradient here.
-struct LogSumExp {
+struct ReturnedLse {
   Tensor value, gradient;
 };
 
@@ -30,7 +30,7 @@ struct Attention {
   int64_t packed_heads = 0;  // > 0: packed
   AttentionOptions options;
   WeightDropout dropout;
-  std::shared_ptr<LogSumExp> lse;
+  std::shared_ptr<ReturnedLse> lse;
   std::vector<Saved> inputs;
   Saved out;
 
@@ -73,7 +73,7 @@ struct Attention {
     }
     Tensor heads = split_heads(y), l = empty({heads.shape[0], heads.shape[1], heads.shape[2]});
     attention_forward(call(x), heads, l);
-    if (lse->value) lse = std::make_shared<LogSumExp>();  // a copy of an operation that has run: not that one's
+    if (lse->value) lse = std::make_shared<ReturnedLse>();  // a copy of an operation that has run: not that one's
     lse->value = l;
     if (needs.any()) {
       inputs.assign(x.begin(), x.end());
@@ -114,10 +114,10 @@ struct Attention {
   }
 };
 
-struct LogSumExpOf {
+struct LseOf {
   static constexpr auto name = "attention_lse";
   static constexpr bool repeatable = false;  // its value is attention's
-  std::shared_ptr<LogSumExp> lse;
+  std::shared_ptr<ReturnedLse> lse;
   Tensor forward(std::span<const Tensor>) { return lse->value; }
   std::vector<Tensor> backward(const Tensor& dy, Needs) const {
     lse->gradient = dy;
@@ -130,11 +130,11 @@ AttentionResult run(Attention op, std::vector<Tensor> inputs, bool want_lse, Whe
   for (const Tensor& t : op.options.tables()) inputs.push_back(t);
   check(inputs.size() <= 32, "attention: {} captured tensors are too many", inputs.size());
   op.dropout = dropout_of(op.options);
-  auto lse = std::make_shared<LogSumExp>();
+  auto lse = std::make_shared<ReturnedLse>();
   op.lse = lse;
   AttentionResult result;
   result.out = record(std::move(op), std::span<const Tensor>(inputs), where);
-  if (want_lse) result.lse = record(LogSumExpOf{lse, result.out.shape}, {result.out}, where);
+  if (want_lse) result.lse = record(LseOf{lse, result.out.shape}, {result.out}, where);
   return result;
 }
 

@@ -1,7 +1,6 @@
 #include <algorithm>
 #include <cmath>
 #include <functional>
-#include <limits>
 
 #include "../../core/attention/problem.h"
 #include "../../core/view.h"
@@ -12,8 +11,6 @@
 namespace rapt::inline RAPT_ABI {
 
 namespace {
-
-constexpr Real kInf = std::numeric_limits<Real>::infinity();
 
 // f(strip, first element) for all strips of a (B, H, N, M) matrix, along the queries; element i of a strip is i · M on.
 void for_strips(const Shape& s, const std::function<void(const Strip&, int64_t)>& f) {

@@ -1,4 +1,3 @@
-#include <limits>
 
 #include "../../core/kernels/elementwise.h"
 #include "../../core/kernels/reduce.h"
@@ -113,8 +112,7 @@ struct LogSumExp {
   }
   std::vector<Tensor> backward(const Tensor& dy, Needs) const {
     // dx = dy softmax(x); a row of −∞ gets 0
-    constexpr Real kNothing = -std::numeric_limits<Real>::infinity();
-    auto share = [](Real d, Real a, Real total) { return total == kNothing ? 0 : d * math::exp(a - total); };
+    auto share = [](Real d, Real a, Real total) { return total == -kInf ? 0 : d * math::exp(a - total); };
     return {map(share, view::reshape(dy, y.get().shape), x.get(), y.get())};
   }
   std::vector<Tensor> backward_recorded(const Tensor& dy, Needs, Attach at) const {

@@ -1,4 +1,3 @@
-#include <limits>
 
 #include "../parallel.h"
 #include "../transpose.h"
@@ -20,7 +19,6 @@ Tensor attention_weights(const AttentionCall& call, const Tensor& lse) {
   Heads<const Real> q = read_heads(q_rows), k = read_heads(k_rows);
   Tensor weights = zeros({p.batch, p.heads, p.queries, p.keys});
   Real* to = weights.mutable_data();
-  constexpr Real inf = std::numeric_limits<Real>::infinity();
   parallel_tasks(p.batch * p.heads * tiles(p.queries), [&](int64_t task) {
     int64_t head = task / tiles(p.queries), b = head / p.heads, h = head % p.heads,
             q0 = task % tiles(p.queries) * kTile;
@@ -42,14 +40,14 @@ Tensor attention_weights(const AttentionCall& call, const Tensor& lse) {
         mask_strip(tile, j, strip);
         for (int64_t i = 0; i < tile.nq; ++i) {
           Real s = strip[i], log_sum = lse_dense.data()[head * p.queries + q0 + i], weight = s;
-          if (s == -inf) continue;
+          if (s == -kInf) continue;
           if (normalizer.kind == Normalizer::Kind::softmax) {
             weight = math::exp(s - log_sum);
           } else if (normalizer.kind == Normalizer::Kind::signed_softmax) {
             weight = math::exp(std::fabs(s) - log_sum) * (Real(s > 0) - Real(s < 0));
           } else {
             normalizer.weight->weights(1, &weight);
-            if (normalizer.kind == Normalizer::Kind::ratio) weight = log_sum == -inf ? 0 : weight * std::exp(-log_sum);
+            if (normalizer.kind == Normalizer::Kind::ratio) weight = log_sum == -kInf ? 0 : weight * std::exp(-log_sum);
           }
           to[(head * p.queries + q0 + i) * p.keys + k0 + j] = weight;
         }

@@ -20,9 +20,7 @@ void RowBlock::drop(int64_t h, Real* matrix) const {
 
 namespace {
 
-constexpr Real kInf = std::numeric_limits<Real>::infinity();
-
-struct Operands {
+struct RowOperands {
   Heads<const Real> q, k, v;
   const BoundTables& bound;
 };
@@ -34,7 +32,7 @@ RowBlock row_block(const AttentionProblem& p, int64_t b, int64_t h, int64_t head
 }
 
 // scores (heads, width, kTile) after modifiers and mask. `raw`, if not null, gets them as they were before.
-void block_scores(const AttentionProblem& p, const Operands& x, const RowBlock& block, Real* queries_t, Real* raw,
+void block_scores(const AttentionProblem& p, const RowOperands& x, const RowBlock& block, Real* queries_t, Real* raw,
                   Real* scores) {
   alignas(64) uint8_t keep[kTile * kTile];
   std::fill_n(scores, block.heads * block.width * kTile, Real(0));
@@ -114,7 +112,7 @@ void row_forward(const AttentionProblem& p, Tensor& out, Tensor& lse) {
   const RowRule& rule = *p.options().normalizer.rows;
   BoundTables bound(p);
   Tensor q_rows = with_dense_rows(p.call.q), k_rows = with_dense_rows(p.call.k), v_rows = with_dense_rows(p.call.v);
-  Operands x{read_heads(q_rows), read_heads(k_rows), read_heads(v_rows), bound};
+  RowOperands x{read_heads(q_rows), read_heads(k_rows), read_heads(v_rows), bound};
   Heads<Real> y = write_heads("attention", "out", out, out.shape);
   Real* log_sums = lse.mutable_data();
 
@@ -149,7 +147,7 @@ void row_backward(const AttentionProblem& p, const Tensor& dout, const Tensor* d
   BoundTables bound(p);
   Tensor q_rows = with_dense_rows(p.call.q), k_rows = with_dense_rows(p.call.k), v_rows = with_dense_rows(p.call.v),
          dout_rows = with_dense_rows(dout), dlse_dense = dlse ? contiguous(*dlse) : Tensor();
-  Operands x{read_heads(q_rows), read_heads(k_rows), read_heads(v_rows), bound};
+  RowOperands x{read_heads(q_rows), read_heads(k_rows), read_heads(v_rows), bound};
   Heads<const Real> dy = read_heads(dout_rows);
   Heads<Real> dqs = write_heads(op, "dq", dq, p.call.q.shape), dks = write_heads(op, "dk", dk, p.call.k.shape),
               dvs = write_heads(op, "dv", dv, p.call.v.shape);

@@ -11,13 +11,11 @@ namespace rapt::inline RAPT_ABI {
 
 namespace {
 
-constexpr Real kInf = std::numeric_limits<Real>::infinity();
-
-using Lanes = Real[kTile];
+using RowValues = Real[kTile];
 
 // Scores of one head (width, kTile) to e^(s − lse) in place.
 void softmax_rows(int64_t width, Real* scores, Real* lse) {
-  alignas(64) Lanes high, sum;
+  alignas(64) RowValues high, sum;
   for (int64_t i = 0; i < kTile; ++i) {
     high[i] = -kInf;
     sum[i] = 0;
@@ -44,7 +42,7 @@ void softmax_rows(int64_t width, Real* scores, Real* lse) {
 
 // gradient <- P (gradient − Σ P gradient + dlse), rows without keys 0
 void softmax_backward(int64_t width, const Real* weights, const Real* dlse, Real* gradient) {
-  alignas(64) Lanes delta;
+  alignas(64) RowValues delta;
   for (int64_t i = 0; i < kTile; ++i) delta[i] = dlse ? -dlse[i] : 0;
   for (int64_t j = 0; j < width; ++j) {
     const Real *w = weights + j * kTile, *g = gradient + j * kTile;
@@ -90,7 +88,7 @@ struct TopK final : RowRule {
     softmax_rows(block.width, scores, lse);
   }
   void backward(const RowBlock& block, const Table*, Real* scores, Real* gradient, const Real* dlse) const override {
-    alignas(64) Lanes lse;
+    alignas(64) RowValues lse;
     forward(block, nullptr, scores, lse);
     softmax_backward(block.width, scores, dlse, gradient);
   }
@@ -122,7 +120,7 @@ struct Hard final : RowRule {
   }
   void backward(const RowBlock& block, const Table*, Real* scores, Real* gradient, const Real* dlse) const override {
     int64_t at[kTile];
-    alignas(64) Lanes lse;
+    alignas(64) RowValues lse;
     largest(block, scores, at);
     softmax_rows(block.width, scores, lse);
     softmax_backward(block.width, scores, dlse, gradient);
@@ -197,7 +195,7 @@ struct StickBreaking final : RowRule {
   std::string name() const override { return "stick-breaking"; }
 
   void forward(const RowBlock& block, const Table*, Real* scores, Real* lse) const override {
-    alignas(64) Lanes left;  // −log of what is left of the stick
+    alignas(64) RowValues left;  // −log of what is left of the stick
     for (int64_t i = 0; i < kTile; ++i) left[i] = lse[i] = 0;
     for (int64_t j = block.width; j-- > 0;) {
       Real* strip = scores + j * kTile;
@@ -211,7 +209,7 @@ struct StickBreaking final : RowRule {
   }
   void backward(const RowBlock& block, const Table*, Real* scores, Real* gradient, const Real*) const override {
     std::vector<Real> given(scores, scores + block.width * kTile);
-    alignas(64) Lanes unused, before;  // Σ of P dP of the keys further away
+    alignas(64) RowValues unused, before;  // Σ of P dP of the keys further away
     forward(block, nullptr, scores, unused);
     for (int64_t i = 0; i < kTile; ++i) before[i] = 0;
     for (int64_t j = 0; j < block.width; ++j) {
@@ -275,7 +273,7 @@ struct ContextualPositions final : RowRule {
   }
   void backward(const RowBlock& block, const Table* t, Real* scores, Real* gradient, const Real* dlse) const override {
     const Table& z = t[0];
-    alignas(64) Lanes lse;
+    alignas(64) RowValues lse;
     std::vector<Real> given(scores, scores + block.width * kTile), positions(given.size());
     add_positions(block, z, scores, &positions);
     softmax_rows(block.width, scores, lse);

@@ -92,8 +92,8 @@ struct Softcap final : ScoreRule {
   }
 };
 
-struct Alibi final : ShapeChecked {
-  explicit Alibi(const Tensor& slopes) : ShapeChecked("alibi") { tables = {slopes}; }
+struct AlibiRule final : ShapeChecked {
+  explicit AlibiRule(const Tensor& slopes) : ShapeChecked("alibi") { tables = {slopes}; }
   Shapes shapes(const ScoreShape& s) const override { return {{s.heads}}; }
   static Real distance(const Strip& s, int64_t i) {
     return std::fabs(Real(int32_t(s.at(0).query - s.key) + int32_t(i)));
@@ -107,10 +107,10 @@ struct Alibi final : ShapeChecked {
   }
 };
 
-struct T5 final : ShapeChecked {
+struct T5Rule final : ShapeChecked {
   int64_t reach;
   std::vector<int32_t> bucket;  // of the distances −reach … reach; those further off share the outermost
-  T5(const Tensor& table, int64_t r, bool bidirectional) : ShapeChecked("t5"), reach(r), bucket(size_t(2 * r + 1)) {
+  T5Rule(const Tensor& table, int64_t r, bool bidirectional) : ShapeChecked("t5"), reach(r), bucket(size_t(2 * r + 1)) {
     tables = {table};
     for (int64_t d = -r; d <= r; ++d) bucket[size_t(d + r)] = int32_t(t5_bucket(d, table.shape[1], r, bidirectional));
   }
@@ -269,7 +269,7 @@ Score bias(const Tensor& b) {
   return Score(std::make_shared<Bias>(b));
 }
 
-Score alibi(const Tensor& slopes) { return Score(std::make_shared<Alibi>(slopes)); }
+Score alibi(const Tensor& slopes) { return Score(std::make_shared<AlibiRule>(slopes)); }
 
 Tensor alibi_slopes(int64_t heads) {
   check(heads > 0, "alibi_slopes: the number of heads must be at least 1, got {}", heads);
@@ -305,7 +305,7 @@ Score t5_bias(const Tensor& table, int64_t reach, bool bidirectional) {
         "t5_bias: {} buckets are too few or odd", buckets);
   check(reach > buckets / (bidirectional ? 4 : 2), "t5_bias: the reach {} must be above the {} exact buckets", reach,
         buckets / (bidirectional ? 4 : 2));
-  return Score(std::make_shared<T5>(table, reach, bidirectional));
+  return Score(std::make_shared<T5Rule>(table, reach, bidirectional));
 }
 
 Score relative_bias(const Tensor& table) { return Score(std::make_shared<RelativeBias>(table)); }

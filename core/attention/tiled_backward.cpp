@@ -1,5 +1,4 @@
 #include <cstring>
-#include <limits>
 
 #include "../lanes.h"
 #include "../parallel.h"
@@ -13,9 +12,7 @@ namespace rapt::inline RAPT_ABI {
 
 namespace {
 
-constexpr Real kInf = std::numeric_limits<Real>::infinity();
-
-struct Operands {
+struct BackwardOperands {
   Heads<const Real> q, k, v, out, dout;
   Heads<Real> dq, dk, dv;
   const Real *lse, *dlse;
@@ -69,7 +66,7 @@ struct Prepared {
     return {at, at + kTile * p.dim, rows, rows + kTile, rows + 2 * kTile};
   }
 
-  void prepare(const Operands& x, int64_t b, int64_t h, int64_t q0) {
+  void prepare(const BackwardOperands& x, int64_t b, int64_t h, int64_t q0) {
     int64_t nq = std::min(kTile, p.queries - q0), head = b * p.heads + h;
     Block to = block(head, q0);
     const Real *q = x.q(b, h, q0), *dout = x.dout(b, h, q0);
@@ -166,7 +163,7 @@ void write_rows(int64_t rows, int64_t columns, const Real* from, Real* to, int64
 }
 
 // The scores of a tile and the gradients of its weights -> weights, and gradients of the raw scores.
-void tile_gradients(const AttentionProblem& p, const Operands& x, const Prepared::Block& rows, Workspace& work,
+void tile_gradients(const AttentionProblem& p, const BackwardOperands& x, const Prepared::Block& rows, Workspace& work,
                     int64_t b, int64_t h, const Tile& tile) {
   const AttentionOptions& options = p.options();
   const bool modified = !options.score.empty();
@@ -191,8 +188,8 @@ void tile_gradients(const AttentionProblem& p, const Operands& x, const Prepared
 // Gradients of keys [k0, k0 + kTile) of one kv head, from all queries that read them, and what these keys add to dq.
 // dq(h, i) is row i of head h.
 template <class DQ>
-void backward_keys(const AttentionProblem& p, const Operands& x, const Prepared& prepared, Workspace& work, int64_t b,
-                   int64_t kv_head, int64_t k0, int64_t dq_stride, DQ dq) {
+void backward_keys(const AttentionProblem& p, const BackwardOperands& x, const Prepared& prepared, Workspace& work,
+                   int64_t b, int64_t kv_head, int64_t k0, int64_t dq_stride, DQ dq) {
   const Real *k = x.k(b, kv_head, k0), *v = x.v(b, kv_head, k0);
   const int64_t nk = std::min(kTile, p.keys - k0);
   std::fill_n(work.dk, kTile * p.dim, Real(0));
@@ -250,7 +247,7 @@ void backward_keys(const AttentionProblem& p, const Operands& x, const Prepared&
 
 // The keys are cut into chunks, so that there are enough tasks for many cores also with few heads. Each chunk sums a dq
 // of its own, over the queries that its keys can be read by; there are few, to bound the memory that takes.
-struct Chunks {
+struct KeyChunks {
   struct Chunk {
     int64_t key_begin, key_end, query_begin, query_end;
     int64_t at;  // where its sums begin, in rows of all heads
@@ -258,7 +255,7 @@ struct Chunks {
   std::vector<Chunk> all;
   int64_t rows = 0;  // of sums, of all chunks together
 
-  explicit Chunks(const AttentionProblem& p) {
+  explicit KeyChunks(const AttentionProblem& p) {
     constexpr int64_t kTasks = 64, kMost = 16;
     int64_t blocks = std::max<int64_t>(1, tiles(p.keys)), heads = std::max<int64_t>(1, p.batch * p.kv_heads);
     int64_t wanted = std::min({blocks, kMost, heads >= 16 ? 1 : (kTasks + heads - 1) / heads});
@@ -301,7 +298,7 @@ void sink_gradient(const AttentionProblem& p, const Prepared& prepared, const Re
 }  // namespace
 
 BackwardCost tiled_backward_cost(const AttentionProblem& p) {
-  Chunks chunks(p);
+  KeyChunks chunks(p);
   BoundTables bound(p);
   TableGradients gradients(p, bound, {p.batch, p.kv_heads, chunks.count()}, p.call.tables);
   int64_t heads = p.batch * p.heads;
@@ -317,17 +314,17 @@ void tiled_backward(const AttentionProblem& p, const Tensor& out, const Tensor& 
   Tensor q_rows = with_dense_rows(q), k_rows = with_dense_rows(k), v_rows = with_dense_rows(v),
          out_rows = with_dense_rows(out), dout_rows = with_dense_rows(dout), lse_dense = contiguous(lse),
          dlse_dense = dlse ? contiguous(*dlse) : Tensor();
-  Operands x{read_heads(q_rows),
-             read_heads(k_rows),
-             read_heads(v_rows),
-             read_heads(out_rows),
-             read_heads(dout_rows),
-             write_heads(op, "dq", dq, q.shape),
-             write_heads(op, "dk", dk, k.shape),
-             write_heads(op, "dv", dv, v.shape),
-             lse_dense.data(),
-             dlse ? dlse_dense.data() : nullptr,
-             bound};
+  BackwardOperands x{read_heads(q_rows),
+                     read_heads(k_rows),
+                     read_heads(v_rows),
+                     read_heads(out_rows),
+                     read_heads(dout_rows),
+                     write_heads(op, "dq", dq, q.shape),
+                     write_heads(op, "dk", dk, k.shape),
+                     write_heads(op, "dv", dv, v.shape),
+                     lse_dense.data(),
+                     dlse ? dlse_dense.data() : nullptr,
+                     bound};
 
   int64_t heads = p.batch * p.heads, blocks = tiles(p.queries);
   Prepared prepared(p);
@@ -340,15 +337,15 @@ void tiled_backward(const AttentionProblem& p, const Tensor& out, const Tensor& 
 
   // One task is one chunk of keys of one kv head with the queries of its group. The first chunks have the most queries
   // under a causal mask, and go first.
-  Chunks chunks(p);
+  KeyChunks chunks(p);
   const bool direct = chunks.count() == 1;
   Storage partial(chunks.rows * p.dim);
   TableGradients gradients(p, bound, {p.batch, p.kv_heads, chunks.count()}, dtables);
   gradients.run([&](int64_t b, int64_t kv_head, int64_t index, const Table* tables) {
-    const Chunks::Chunk& chunk = chunks.all[size_t(index)];
+    const KeyChunks::Chunk& chunk = chunks.all[size_t(index)];
     const int64_t dq_stride = direct ? x.dq.row_stride : p.dim;
     auto dq_row = [&](int64_t h, int64_t row) {
-      return direct ? x.dq(b, h, row) : partial.data + Chunks::sum_row(chunk, b * p.heads + h, row) * p.dim;
+      return direct ? x.dq(b, h, row) : partial.data + KeyChunks::sum_row(chunk, b * p.heads + h, row) * p.dim;
     };
     Workspace work(p, bound, tables);
     for (int64_t h = kv_head * p.group(); h < (kv_head + 1) * p.group(); ++h) {
@@ -366,9 +363,9 @@ void tiled_backward(const AttentionProblem& p, const Tensor& out, const Tensor& 
     for (int64_t i = q0; i < std::min(p.queries, q0 + kTile); ++i) {
       Real* sum = x.dq(head / p.heads, head % p.heads, i);
       std::fill_n(sum, p.dim, Real(0));
-      for (const Chunks::Chunk& chunk : chunks.all) {
+      for (const KeyChunks::Chunk& chunk : chunks.all) {
         if (i < chunk.query_begin || i >= chunk.query_end) continue;
-        const Real* add = partial.data + Chunks::sum_row(chunk, head, i) * p.dim;
+        const Real* add = partial.data + KeyChunks::sum_row(chunk, head, i) * p.dim;
         for (int64_t c = 0; c < p.dim; ++c) sum[c] += add[c];
       }
     }

@@ -1,4 +1,3 @@
-#include <limits>
 
 #include "../parallel.h"
 #include "../transpose.h"
@@ -9,8 +8,6 @@
 namespace rapt::inline RAPT_ABI {
 
 namespace {
-
-constexpr Real kInf = std::numeric_limits<Real>::infinity();
 
 // The weights of kTile queries over the keys seen so far, up to a factor for each query. Lanes beyond the number of
 // queries hold numbers that are never used.
@@ -144,7 +141,7 @@ struct RunningWeights {
   }
 };
 
-struct Operands {
+struct ForwardOperands {
   Heads<const Real> q, k, v;
   Heads<Real> out;
   Real* lse;
@@ -152,7 +149,8 @@ struct Operands {
 };
 
 // What the term of a tile, the modifiers and the mask make of raw scores.
-void finish_scores(const AttentionProblem& p, const Operands& x, int64_t b, int64_t h, const Tile& tile, Real* scores) {
+void finish_scores(const AttentionProblem& p, const ForwardOperands& x, int64_t b, int64_t h, const Tile& tile,
+                   Real* scores) {
   for (int64_t j = 0; j < tile.nk; ++j) {
     Real* strip = scores + j * kTile;
     if (!p.options().score.empty() && tile.first_query(j) < tile.query_end(j))
@@ -162,7 +160,7 @@ void finish_scores(const AttentionProblem& p, const Operands& x, int64_t b, int6
 }
 
 // One tile of queries of one head against all keys that they read.
-void forward_queries(const AttentionProblem& p, const Operands& x, int64_t b, int64_t h, int64_t q0) {
+void forward_queries(const AttentionProblem& p, const ForwardOperands& x, int64_t b, int64_t h, int64_t q0) {
   const AttentionOptions& options = p.options();
   const bool dropout = bool(p.call.dropout);
   int64_t kv_head = h / p.group(), nq = std::min(kTile, p.queries - q0);
@@ -240,9 +238,9 @@ void forward_queries(const AttentionProblem& p, const Operands& x, int64_t b, in
 void tiled_forward(const AttentionProblem& p, Tensor& out, Tensor& lse) {
   BoundTables bound(p);
   Tensor q_rows = with_dense_rows(p.call.q), k_rows = with_dense_rows(p.call.k), v_rows = with_dense_rows(p.call.v);
-  Operands x{read_heads(q_rows), read_heads(k_rows),
-             read_heads(v_rows), write_heads("attention", "out", out, out.shape),
-             lse.mutable_data(), bound};
+  ForwardOperands x{read_heads(q_rows), read_heads(k_rows),
+                    read_heads(v_rows), write_heads("attention", "out", out, out.shape),
+                    lse.mutable_data(), bound};
   // Under a causal mask the last queries have the most keys: they go first, so that the small tasks fill the gaps.
   int64_t heads = p.batch * p.heads, blocks = tiles(p.queries);
   parallel_tasks_dynamic(heads * blocks, [&](int64_t task) {

@@ -1,13 +1,10 @@
 #include "tiles.h"
 
 #include <cstring>
-#include <limits>
 
 namespace rapt::inline RAPT_ABI {
 
-namespace {
-constexpr Real kInf = std::numeric_limits<Real>::infinity();
-}
+namespace {}
 
 void classify(const AttentionProblem& p, int64_t b, int64_t h, Tile& tile, uint8_t* memory) {
   const Mask& mask = p.options().mask;

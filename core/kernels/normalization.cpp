@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
 
 #include "../lanes.h"
 #include "../parallel.h"
@@ -12,8 +11,6 @@
 namespace rapt::inline RAPT_ABI::kernels {
 
 namespace {
-
-constexpr Real kInfinity = std::numeric_limits<Real>::infinity();
 
 // Rows of n numbers that make a task worth a thread.
 int64_t row_grain(int64_t n) { return std::max<int64_t>(1, (1 << 13) / std::max<int64_t>(n, 1)); }
@@ -147,13 +144,13 @@ void for_rows(int64_t rows, int64_t n, F f) {
 
 // The largest of each column, 0 where all are −∞, so that it can be subtracted.
 void column_max(const Real* x, int64_t n, int64_t inner, int64_t columns, Real* largest) {
-  std::fill(largest, largest + columns, -kInfinity);
+  std::fill(largest, largest + columns, -kInf);
   for (int64_t i = 0; i < n; ++i) {
     const Real* xr = x + i * inner;
 #pragma omp simd
     for (int64_t c = 0; c < columns; ++c) largest[c] = xr[c] > largest[c] ? xr[c] : largest[c];
   }
-  for (int64_t c = 0; c < columns; ++c) largest[c] = largest[c] == -kInfinity ? 0 : largest[c];
+  for (int64_t c = 0; c < columns; ++c) largest[c] = largest[c] == -kInf ? 0 : largest[c];
 }
 
 }  // namespace
@@ -164,7 +161,7 @@ void softmax_forward(const Real* x, int64_t outer, int64_t n, int64_t inner, Rea
       const Real* xr = x + at;
       Real* yr = y + at;
       Real largest = lane_max(n, [=](int64_t i) { return xr[i]; });
-      if (largest == -kInfinity) largest = 0;
+      if (largest == -kInf) largest = 0;
 #pragma omp simd
       for (int64_t i = 0; i < n; ++i) yr[i] = math::exp(xr[i] - largest);
       Real sum = lane_sum(n, [=](int64_t i) { return yr[i]; });
@@ -228,7 +225,7 @@ void log_softmax_forward(const Real* x, int64_t outer, int64_t n, int64_t inner,
       const Real* xr = x + at;
       Real* yr = y + at;
       Real largest = lane_max(n, [=](int64_t i) { return xr[i]; });
-      if (largest == -kInfinity) largest = 0;
+      if (largest == -kInf) largest = 0;
       Real sum = lane_sum(n, [=](int64_t i) { return math::exp(xr[i] - largest); });
       Real log_sum = sum == 0 ? 0 : math::log_positive(sum);
 #pragma omp simd
@@ -255,7 +252,7 @@ void log_softmax_forward(const Real* x, int64_t outer, int64_t n, int64_t inner,
 }
 
 void log_softmax_backward(const Real* dy, const Real* y, int64_t outer, int64_t n, int64_t inner, Real* dx) {
-  auto gradient = [](Real dyi, Real yi, Real sum) { return yi == -kInfinity ? 0 : dyi - math::exp(yi) * sum; };
+  auto gradient = [](Real dyi, Real yi, Real sum) { return yi == -kInf ? 0 : dyi - math::exp(yi) * sum; };
   if (inner == 1) {
     for_rows(outer, n, [=](int64_t at) {
       const Real *dyr = dy + at, *yr = y + at;

@@ -4,7 +4,6 @@
 #include <array>
 #include <bit>
 #include <cmath>
-#include <limits>
 
 #include "../lanes.h"
 #include "../parallel.h"
@@ -206,18 +205,17 @@ Tensor logsumexp_along(const Tensor& x, int dim) {
   Tensor dense = contiguous(x), y = empty(with_size(x.shape, dim, 1));
   const Real* from = dense.data();
   Real* to = y.mutable_data();
-  constexpr Real kInfinity = std::numeric_limits<Real>::infinity();
   strips.run([=, n = n, inner = inner](int64_t first, int64_t out, int64_t width) {
     const Real* p = from + first;
     if (inner == 1) {
       Real top = lane_max(n, [=](int64_t j) { return p[j]; });
       Real shift = std::isinf(top) ? 0 : top;
       Real sum = lane_sum(n, [=](int64_t j) { return math::exp(p[j] - shift); });
-      to[out] = sum == 0 ? -kInfinity : shift + std::log(sum);
+      to[out] = sum == 0 ? -kInf : shift + std::log(sum);
       return;
     }
     Real shift[kStrip], sum[kStrip];
-    std::fill(shift, shift + width, -kInfinity);
+    std::fill(shift, shift + width, -kInf);
     std::fill(sum, sum + width, Real(0));
     for (int64_t j = 0; j < n; ++j) {
 #pragma omp simd
@@ -228,7 +226,7 @@ Tensor logsumexp_along(const Tensor& x, int dim) {
 #pragma omp simd
       for (int64_t i = 0; i < width; ++i) sum[i] += math::exp(p[j * inner + i] - shift[i]);
     }
-    for (int64_t i = 0; i < width; ++i) to[out + i] = sum[i] == 0 ? -kInfinity : shift[i] + std::log(sum[i]);
+    for (int64_t i = 0; i < width; ++i) to[out + i] = sum[i] == 0 ? -kInf : shift[i] + std::log(sum[i]);
   });
   return y;
 }

@@ -185,9 +185,9 @@ struct Sink final : AttentionPart {
   void add_options(AttentionState& s) const override { s.options.normalizer = softmax_with_sink(sink); }
 };
 
-struct Sigmoid final : AttentionPart {
+struct SigmoidWeights final : AttentionPart {
   Tensor offset;
-  explicit Sigmoid(const PartSizes& z)
+  explicit SigmoidWeights(const PartSizes& z)
       : offset(param("bias", full({z.heads, 1, 1}, Real(-std::log(double(std::max<int64_t>(1, z.context))))))) {}
   std::string name() const override { return "sigmoid"; }
   void add_options(AttentionState& s) const override {
@@ -242,7 +242,7 @@ PartPointer cosine_part(const PartSizes& z) { return std::make_unique<Cosine>(z)
 PartPointer memory_part(const PartSizes& z, int64_t count) { return std::make_unique<Memory>(z, count); }
 PartPointer temperature_part(const PartSizes& z) { return std::make_unique<Temperature>(z); }
 PartPointer sink_part(const PartSizes& z) { return std::make_unique<Sink>(z); }
-PartPointer sigmoid_part(const PartSizes& z) { return std::make_unique<Sigmoid>(z); }
+PartPointer sigmoid_part(const PartSizes& z) { return std::make_unique<SigmoidWeights>(z); }
 PartPointer talking_part(const PartSizes& z) { return std::make_unique<Talking>(z); }
 PartPointer gate_part(const PartSizes& z) { return std::make_unique<Gate>(z); }
 PartPointer plain_part(const std::string& name, std::function<void(AttentionOptions&)> apply) {

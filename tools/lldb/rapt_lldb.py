@@ -72,7 +72,8 @@ class Value:
     def dynamic(self):
         target = self.v.GetTarget()
         vtable = int.from_bytes(self.read(self.address, 8), "little")
-        destructor = int.from_bytes(self.read(vtable, 8), "little")  # the first virtual function
+        # The second virtual function, the deleting destructor: for the first a class may have its base's.
+        destructor = int.from_bytes(self.read(vtable + 8, 8), "little")
         name = (target.ResolveLoadAddress(destructor).GetSymbol().GetName() or "").split("::~")[0]
         kind = target.FindFirstType(name)
         found = self._at(self.address, kind) if kind.IsValid() else self
