@@ -228,7 +228,7 @@ def main():
         take_turns(list(workers.values()), arguments.rounds)
         mine = workers.pop("rapt")
         result = {"rapt": {"least": mine.least, "peak": mine.peak}}
-        for part, least in mine.least.items():
+        for part, least in sorted(mine.least.items(), key=lambda item: item[0] == "backward"):  # forward first
             line = [name if part in ("step", "forward") else "", part, f"{ms(least)} / {ms(mine.median(part))}"]
             if workers:
                 best = min(workers.values(), key=lambda w: w.least[part])

@@ -303,7 +303,7 @@ void gemm(bool trans_a, bool trans_b, int64_t m, int64_t n, int64_t k, Real alph
   auto [rows, columns, inner] = partition(m, n, k, large);
   int64_t across = pieces(n, columns), blocks = pieces(m, rows) * across, parts = pieces(k, inner);
   Storage partial((parts - 1) * m * n);  // the products of the parts after the first, summed below in order
-  parallel_tasks(blocks * parts, [&, rows = rows, columns = columns, inner = inner](int64_t task) {
+  auto block = [&, rows = rows, columns = columns, inner = inner](int64_t task) {
     int64_t part = task / blocks, i = task % blocks / across * rows, j = task % across * columns, p = part * inner;
     Real* out = part == 0 ? c + i * ldc + j : partial.data + (part - 1) * m * n + i * n + j;
     int64_t block_rows = std::min(rows, m - i);
@@ -311,7 +311,9 @@ void gemm(bool trans_a, bool trans_b, int64_t m, int64_t n, int64_t k, Real alph
     compute(trans_a, trans_b, block_rows, std::min(columns, n - j), std::min(inner, k - p), alpha,
             trans_a ? a + p * lda + i : a + i * lda + p, lda, trans_b ? b + j * ldb + p : b + p * ldb + j, ldb,
             part == 0 ? beta : 0, out, part == 0 ? ldc : n);
-  });
+  };
+  // One row reads each weight once, and memory doesn't serve all cores alike.
+  m == 1 ? parallel_tasks_dynamic(blocks * parts, block) : parallel_tasks(blocks * parts, block);
   if (parts == 1) return;
   parallel_for(m, std::max<int64_t>(1, 16384 / n), [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
