@@ -28,7 +28,8 @@ template <int N, class V, class Combine>
     return [&]<int... I>(std::integer_sequence<int, I...>) {
       Vector<T, N / 2> low = __builtin_shufflevector(v, v, I...), high = __builtin_shufflevector(v, v, (I + N / 2)...);
       return combine_lanes<N / 2>(combine(low, high), combine);
-    }(std::make_integer_sequence<int, N / 2>());
+    }
+    (std::make_integer_sequence<int, N / 2>());
   }
 }
 
