@@ -36,10 +36,8 @@ namespace {
 
 #ifdef RAPT_DOUBLE
 constexpr auto blas_gemm = cblas_dgemm;
-constexpr auto blas_gemv = cblas_dgemv;
 #else
 constexpr auto blas_gemm = cblas_sgemm;
-constexpr auto blas_gemv = cblas_sgemv;
 #endif
 
 // ---- which kernels OpenBLAS runs ----
@@ -117,42 +115,68 @@ class OneThread {
 
 constexpr CBLAS_TRANSPOSE order(bool t) { return t ? CblasTrans : CblasNoTrans; }
 
-// One row times the transposed rows of a matrix, as a model does for each token that it samples: as fast as memory is
-// read, which OpenBLAS's product of a matrix and a vector is not on all machines.
-void row_times_rows(int64_t n, int64_t k, Real alpha, const Real* x, const Real* rows, int64_t row_step, Real beta,
-                    Real* y) {
-  for (int64_t j = 0; j < n; ++j) {
-    const Real* row = rows + j * row_step;
-    Real dot = alpha * lane_sum(k, [=](int64_t p) { return x[p] * row[p]; });
-    y[j] = beta == 0 ? dot : dot + beta * y[j];
+// y = alpha · A x + beta · y for a matrix (rows, k). A model that samples multiplies each weight and each key in its
+// cache with one vector for every token: as fast as memory is read, which OpenBLAS is not on all machines.
+void rows_times_vector(int64_t rows, int64_t k, Real alpha, const Real* a, int64_t lda, const Real* x, int64_t x_step,
+                       Real beta, Real* y, int64_t y_step) {
+  constexpr int64_t kGathered = 256;
+  Real gathered[kGathered];
+  const int64_t length = x_step == 1 ? k : kGathered;
+  for (int64_t p = 0; p < k; p += length) {
+    const int64_t n = std::min(length, k - p);
+    const Real* part = x + p;
+    if (x_step != 1) {
+      for (int64_t i = 0; i < n; ++i) gathered[i] = x[(p + i) * x_step];
+      part = gathered;
+    }
+    for (int64_t r = 0; r < rows; ++r) {
+      const Real* row = a + r * lda + p;
+      Real dot = alpha * lane_sum(n, [=](int64_t i) { return part[i] * row[i]; });
+      y[r * y_step] = beta == 0 ? dot : dot + beta * y[r * y_step];
+    }
+    beta = 1;
   }
 }
 
-// y = alpha · op(A) x + beta · y for a stored (rows, columns) matrix.
-void matrix_vector(bool trans, int rows, int columns, Real alpha, const Real* a, int lda, const Real* x, int x_step,
-                   Real beta, Real* y, int y_step) {
-  if (beta == 0) {  // some libraries read y even then
-    for (int64_t i = 0, n = trans ? columns : rows; i < n; ++i) y[i * y_step] = 0;
-    beta = 1;
+// y = alpha · xᵀ B + beta · y for a matrix (k, n): 64 columns at a time, in registers.
+void vector_times_rows(int64_t n, int64_t k, Real alpha, const Real* x, int64_t x_step, const Real* b, int64_t ldb,
+                       Real beta, Real* y, int64_t y_step) {
+  constexpr int kColumns = 64;
+  for (int64_t j = 0; j < n; j += kColumns) {
+    alignas(64) Real sum[kColumns] = {};
+    const int columns = int(std::min<int64_t>(kColumns, n - j));
+    auto add_rows = [&](int width) {
+      for (int64_t p = 0; p < k; ++p) {
+        const Real factor = x[p * x_step], *row = b + p * ldb + j;
+#pragma omp simd
+        for (int c = 0; c < width; ++c) sum[c] += factor * row[c];
+      }
+    };
+    columns == kColumns ? add_rows(kColumns) : add_rows(columns);
+    for (int c = 0; c < columns; ++c) {
+      Real* at = y + (j + c) * y_step;
+      *at = beta == 0 ? alpha * sum[c] : alpha * sum[c] + beta * *at;
+    }
   }
-  blas_gemv(CblasRowMajor, order(trans), rows, columns, alpha, a, lda, x, x_step, beta, y, y_step);
 }
 
 // Sizes are checked, and not 0.
 void one_call(bool trans_a, bool trans_b, int64_t m, int64_t n, int64_t k, Real alpha, const Real* a, int64_t lda,
               const Real* b, int64_t ldb, Real beta, Real* c, int64_t ldc) {
-  if (m == 1 && trans_b && (!trans_a || lda == 1)) return row_times_rows(n, k, alpha, a, b, ldb, beta, c);
-  OneThread one_thread;
-  if (m == 1) {
-    matrix_vector(!trans_b, int(trans_b ? n : k), int(trans_b ? k : n), alpha, b, int(ldb), a, trans_a ? int(lda) : 1,
-                  beta, c, 1);
-  } else if (n == 1) {
-    matrix_vector(trans_a, int(trans_a ? k : m), int(trans_a ? m : k), alpha, a, int(lda), b, trans_b ? 1 : int(ldb),
-                  beta, c, int(ldc));
-  } else {
-    blas_gemm(CblasRowMajor, order(trans_a), order(trans_b), int(m), int(n), int(k), alpha, a, int(lda), b, int(ldb),
-              beta, c, int(ldc));
+  if (m == 1 || n == 1) {  // one of them is a vector, with its elements `step` apart
+    const bool row = m == 1, rows_of_matrix = row ? trans_b : !trans_a;
+    const Real *vector = row ? a : b, *matrix = row ? b : a;
+    const int64_t step = row ? (trans_a ? lda : 1) : (trans_b ? 1 : ldb), matrix_step = row ? ldb : lda;
+    if (rows_of_matrix) {
+      rows_times_vector(row ? n : m, k, alpha, matrix, matrix_step, vector, step, beta, c, row ? 1 : ldc);
+    } else {
+      vector_times_rows(row ? n : m, k, alpha, vector, step, matrix, matrix_step, beta, c, row ? 1 : ldc);
+    }
+    return;
   }
+  OneThread one_thread;
+  blas_gemm(CblasRowMajor, order(trans_a), order(trans_b), int(m), int(n), int(k), alpha, a, int(lda), b, int(ldb),
+            beta, c, int(ldc));
 }
 
 void scale(int64_t m, int64_t n, Real beta, Real* c, int64_t ldc) {
