@@ -19,7 +19,7 @@ Tensor attention_weights(const AttentionCall& call, const Tensor& lse, bool mean
   Heads<const Real> q = read_heads(q_rows), k = read_heads(k_rows);
   Tensor weights =
       zeros(mean_over_heads ? Shape{p.batch, p.queries, p.keys} : Shape{p.batch, p.heads, p.queries, p.keys});
-  const Real share = mean_over_heads ? 1 / Real(p.heads) : 1;
+  const Real share = mean_over_heads && p.heads > 0 ? 1 / Real(p.heads) : 1;
   Real* to = weights.mutable_data();
   auto add_rows = [&](int64_t b, int64_t h, int64_t q0) {
     const int64_t head = b * p.heads + h;
@@ -56,7 +56,8 @@ Tensor attention_weights(const AttentionCall& call, const Tensor& lse, bool mean
       }
     }
   };
-  const int64_t together = mean_over_heads ? p.heads : 1;  // heads of one task, one after the other
+  const int64_t together =
+      mean_over_heads ? std::max<int64_t>(1, p.heads) : 1;  // heads of one task, one after the other
   parallel_tasks(p.batch * p.heads / together * tiles(p.queries), [&](int64_t task) {
     const int64_t first = task / tiles(p.queries) * together;
     for (int64_t head = first; head < first + together; ++head)
