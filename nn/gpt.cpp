@@ -103,17 +103,17 @@ std::vector<TransformerBlock> Gpt::make_blocks() {
   return made;
 }
 
-Tensor Gpt::embed(const Tokens& tokens, int64_t first) const {
+Tensor Gpt::embed(const Tokens& tokens, int64_t first, int64_t room) const {
   check(tokens.shape.rank == 2, "gpt: tokens must be (B, T), but are {}", tokens.shape);
   const int64_t length = tokens.shape[1];
-  check(first + length <= config.context, "gpt: {} positions, but the context is {}", first + length, config.context);
+  check(length <= room, "gpt: {} positions, but the context is {}", first + length, config.context);
   Tensor x = token_embedding(tokens);
   if (position_embedding) return x + slice(position_embedding->weight, 0, first, first + length);
   return sinusoids_ ? x + slice(sinusoids_, 0, first, first + length) : x;
 }
 
 Tensor Gpt::hidden(const Tokens& tokens) const {
-  Tensor x = drop(embed(tokens, 0));
+  Tensor x = drop(embed(tokens, 0, config.context));
   for (const TransformerBlock& block : blocks) x = block(x);
   return norm(x);
 }
@@ -127,13 +127,22 @@ Tensor Gpt::loss(const Tokens& tokens, const Tokens& targets, CrossEntropyOption
   return linear_cross_entropy(hidden(tokens), token_embedding.weight, targets, options);
 }
 
-std::vector<KeyValueCache> Gpt::make_cache() const { return {blocks.size(), KeyValueCache(config.context)}; }
+std::vector<KeyValueCache> Gpt::make_cache() const {
+  std::vector<KeyValueCache> caches;
+  for (const TransformerBlock& block : blocks) {
+    const int64_t horizon = block.attention->horizon();
+    const bool rolls = !position_embedding && !sinusoids_ && horizon < config.context;
+    if (!rolls) return {blocks.size(), KeyValueCache(config.context)};
+    caches.push_back(KeyValueCache::rolling(horizon));
+  }
+  return caches;
+}
 
 Tensor Gpt::next(const Tokens& tokens, std::vector<KeyValueCache>& cache) const {
   EvalMode eval;
   Scope scope(path());
   check(cache.size() == blocks.size(), "gpt: {} caches for {} layers", cache.size(), blocks.size());
-  Tensor x = embed(tokens, cache.front().length);
+  Tensor x = embed(tokens, cache.front().length, cache.front().room());
   for (size_t i = 0; i < blocks.size(); ++i) x = blocks[i].step(x, cache[i]);
   return linear(norm(select(x, 1, -1)), token_embedding.weight);
 }

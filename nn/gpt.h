@@ -53,7 +53,8 @@ struct Gpt : Module {
   /// Mean cross entropy of predicting `targets` (B, T), in nats.
   Tensor loss(const Tokens& tokens, const Tokens& targets, CrossEntropyOptions options = {}) const;
 
-  /// One cache for each layer, with room for `context` positions.
+  /// One cache for each layer: with room for `context` positions, or rolling, without an end, where the model has no
+  /// position embedding and every layer a horizon below the context (AttentionLayer::horizon).
   std::vector<KeyValueCache> make_cache() const;
   /// tokens (B, n) that follow those in the cache → logits (B, V) of the token after the last. No gradient.
   Tensor next(const Tokens& tokens, std::vector<KeyValueCache>& cache) const;
@@ -61,7 +62,7 @@ struct Gpt : Module {
  private:
   std::vector<TransformerBlock> make_blocks();
   Tensor sinusoids_;  // (context, dim) where positions are sinusoidal
-  Tensor embed(const Tokens& tokens, int64_t first_position) const;
+  Tensor embed(const Tokens& tokens, int64_t first_position, int64_t room) const;
   Tensor hidden(const Tokens& tokens) const;
 };
 

@@ -18,7 +18,8 @@ struct SamplingOptions {
 int32_t sample_token(const Tensor& logits, const SamplingOptions& options, uint64_t position);
 
 /// Continues `prompt` (at least one token), handing each new token to `sink` as it comes; stops early when sink says
-/// false. Keys and values are cached; when the context is full, generation goes on from its second half.
+/// false. Keys and values are cached. Where the caches roll (Gpt::make_cache), generation goes on without an end;
+/// otherwise, when the context is full, from the last seven eighths of it.
 void generate(const Gpt& model, std::span<const int32_t> prompt, const SamplingOptions& options,
               const std::function<bool(int32_t)>& sink);
 

@@ -207,8 +207,7 @@ Tensor attention_weights(const Tensor& q, const Tensor& k, const AttentionOption
   AttentionCall call{q.detach(), k.detach(), v, plain, tables, {}};
   Tensor out = empty({q.shape[0], q.shape[1], q.shape[2], 1}), lse = empty({q.shape[0], q.shape[1], q.shape[2]});
   attention_forward(call, out, lse);
-  Tensor weights = attention_weights(call, lse);
-  return mean_over_heads ? mean(weights, {1}) : weights;
+  return attention_weights(call, lse, mean_over_heads);
 }
 
 AttentionPlan explain(const Shape& q, const Shape& k, const Shape& v, const AttentionOptions& options) {

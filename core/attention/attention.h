@@ -49,8 +49,9 @@ void attention_forward(const AttentionCall& call, Tensor& out, Tensor& lse);
 void attention_backward(const AttentionCall& call, const Tensor& out, const Tensor& lse, const Tensor& dout,
                         const Tensor* dlse, Tensor& dq, Tensor& dk, Tensor& dv, std::span<Tensor> dtables);
 
-/// The weights that attention computes, (B, H, N, M), again from the log-sum-exp; without dropout.
-Tensor attention_weights(const AttentionCall& call, const Tensor& lse);
+/// The weights that attention computes, (B, H, N, M), or their mean over the heads, (B, N, M), again from the
+/// log-sum-exp; without dropout.
+Tensor attention_weights(const AttentionCall& call, const Tensor& lse, bool mean_over_heads = false);
 
 /// What a call will do.
 struct AttentionPlan {

@@ -7,7 +7,7 @@
 
 namespace rapt::inline RAPT_ABI {
 
-Tensor attention_weights(const AttentionCall& call, const Tensor& lse) {
+Tensor attention_weights(const AttentionCall& call, const Tensor& lse, bool mean_over_heads) {
   constexpr const char* op = "attention_weights";
   AttentionProblem p = attention_problem(op, call);
   const Normalizer& normalizer = call.options.normalizer;
@@ -17,11 +17,13 @@ Tensor attention_weights(const AttentionCall& call, const Tensor& lse) {
   BoundTables bound(p);
   Tensor q_rows = with_dense_rows(call.q), k_rows = with_dense_rows(call.k), lse_dense = contiguous(lse);
   Heads<const Real> q = read_heads(q_rows), k = read_heads(k_rows);
-  Tensor weights = zeros({p.batch, p.heads, p.queries, p.keys});
+  Tensor weights =
+      zeros(mean_over_heads ? Shape{p.batch, p.queries, p.keys} : Shape{p.batch, p.heads, p.queries, p.keys});
+  const Real share = mean_over_heads && p.heads > 0 ? 1 / Real(p.heads) : 1;
   Real* to = weights.mutable_data();
-  parallel_tasks(p.batch * p.heads * tiles(p.queries), [&](int64_t task) {
-    int64_t head = task / tiles(p.queries), b = head / p.heads, h = head % p.heads,
-            q0 = task % tiles(p.queries) * kTile;
+  auto add_rows = [&](int64_t b, int64_t h, int64_t q0) {
+    const int64_t head = b * p.heads + h;
+    Real* rows = to + (mean_over_heads ? b : head) * p.queries * p.keys;
     RelativeTerm term(p, bound, b, h, q0);
     Real* scores = tile_memory(kTile * (kTile + p.dim) + term.memory());
     Real* queries_t = scores + kTile * kTile;
@@ -49,10 +51,17 @@ Tensor attention_weights(const AttentionCall& call, const Tensor& lse) {
             normalizer.weight->weights(1, &weight);
             if (normalizer.kind == Normalizer::Kind::ratio) weight = log_sum == -kInf ? 0 : weight * std::exp(-log_sum);
           }
-          to[(head * p.queries + q0 + i) * p.keys + k0 + j] = weight;
+          rows[(q0 + i) * p.keys + k0 + j] += share * weight;
         }
       }
     }
+  };
+  const int64_t together =
+      mean_over_heads ? std::max<int64_t>(1, p.heads) : 1;  // heads of one task, one after the other
+  parallel_tasks(p.batch * p.heads / together * tiles(p.queries), [&](int64_t task) {
+    const int64_t first = task / tiles(p.queries) * together;
+    for (int64_t head = first; head < first + together; ++head)
+      add_rows(head / p.heads, head % p.heads, task % tiles(p.queries) * kTile);
   });
   return weights;
 }

@@ -1,5 +1,7 @@
 #include "grouped_query.h"
 
+#include <algorithm>
+
 #include "heads.h"
 
 namespace rapt::inline RAPT_ABI {
@@ -35,6 +37,17 @@ bool GroupedQueryAttention::has_cache() const {
   bool all = causal;
   for (const auto& part : parts) all = all && part->has_cache();
   return all;
+}
+
+int64_t GroupedQueryAttention::horizon() const {
+  int64_t least = Band::kFar;
+  if (!has_cache()) return least;
+  for (const auto& part : parts) {
+    const std::optional<int64_t> own = part->horizon();
+    if (!own) return Band::kFar;
+    least = std::min(least, *own);
+  }
+  return least;
 }
 
 AttentionState GroupedQueryAttention::split(const Tensor& x, int64_t first_position) const {

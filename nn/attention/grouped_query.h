@@ -29,6 +29,7 @@ struct GroupedQueryAttention : AttentionLayer {
   Tensor operator()(const Tensor& x) const override;
   Tensor step(const Tensor& x, KeyValueCache& cache) const override;
   bool has_cache() const override;
+  int64_t horizon() const override;
 
  private:
   AttentionState split(const Tensor& x, int64_t first_position) const;

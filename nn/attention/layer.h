@@ -3,14 +3,21 @@
 
 namespace rapt::inline RAPT_ABI {
 
-/// The keys and values of one layer that were seen so far, for generating token by token: room for `capacity` of them.
+/// The keys and values of one layer that were seen so far, for generating token by token. A dense cache holds up to
+/// `capacity` of them; a rolling one, for a layer whose queries read no more than `horizon` positions back, forgets
+/// what none of the next queries will read: its memory is bounded by the horizon, and it is never full.
 struct KeyValueCache {
-  Tensor keys, values;  ///< (B, Hkv, capacity, D)
-  int64_t length = 0;   ///< how many are filled
+  Tensor keys, values;  ///< (B, Hkv, capacity, D), the first `held` of them filled
+  int64_t length = 0;   ///< positions seen, whether they are still held or not
+  int64_t held = 0;     ///< the last ones of them
   int64_t capacity = 0;
-  explicit KeyValueCache(int64_t room = 0) : capacity(room) {}
-  int64_t room() const { return capacity - length; }
-  /// Adds N keys and values (B, Hkv, N, D) and gives all so far, as views. No gradient. Throws when there is no room.
+  int64_t horizon = Band::kFar;
+  explicit KeyValueCache(int64_t positions = 0) : capacity(positions) {}
+  /// With twice the horizon in memory, so that few steps move what is kept.
+  static KeyValueCache rolling(int64_t horizon);
+  int64_t room() const { return horizon < Band::kFar ? Band::kFar : capacity - length; }
+  /// Adds N keys and values (B, Hkv, N, D) and gives all so far, or in a rolling cache at least the new ones and
+  /// `horizon` before them. As views where there is room. No gradient. Throws when a dense cache has no room.
   struct Filled {
     Tensor keys, values;
   };
@@ -29,6 +36,9 @@ struct AttentionLayer : Module {
   /// no gradient. Throws where has_cache() is false.
   virtual Tensor step(const Tensor& x, KeyValueCache& cache) const;
   virtual bool has_cache() const { return false; }
+  /// How many positions before its own a query reads at most, if nothing but the distance to them counts: then step()
+  /// may be given a rolling cache of this horizon. Band::kFar: a dense one.
+  virtual int64_t horizon() const { return Band::kFar; }
 };
 
 }  // namespace rapt::inline RAPT_ABI

@@ -124,6 +124,12 @@ MultiHeadResult MultiHeadAttention::attend(Projected p, const MultiHeadCall& cal
   if (options.softcap > 0) o.score = softcap(options.softcap);
   if (call.attn_bias)
     o.score = o.score | bias(pad(by_heads(call.attn_bias, p.q.shape, keys, "attn_bias"), -1, added, 0));
+  if (call.key_padding_bias) {
+    const Shape& s = call.key_padding_bias.shape;
+    check(s == Shape({p.q.shape[0], keys}), "attention: key_padding_bias must be (B, M) = ({}, {}), but is {}",
+          p.q.shape[0], keys, s);
+    o.score = o.score | bias(pad(reshape(call.key_padding_bias, {s[0], 1, 1, keys}), -1, added, 0));
+  }
   if (sink) o.normalizer = softmax_with_sink(sink);
 
   p.k = with_rows(p.k, bias_k, options.add_zero_attn);
@@ -164,6 +170,11 @@ MultiHeadResult MultiHeadAttention::operator()(const Tensor& of_query, const Ten
 
 Tensor MultiHeadAttention::operator()(const Tensor& x) const {
   return (*this)(x, x, x, {.is_causal = options.causal}).output;
+}
+
+int64_t MultiHeadAttention::horizon() const {
+  const bool by_distance = has_cache() && !(options.rotary && options.rotary->xpos);  // xPos has an end
+  return by_distance && options.window > 0 ? options.window : Band::kFar;
 }
 
 Tensor MultiHeadAttention::step(const Tensor& x, KeyValueCache& cache) const {

@@ -30,6 +30,7 @@ struct MultiHeadOptions {
 /// How one call differs. Masked keys are those that are not 0, as in PyTorch.
 struct MultiHeadCall {
   Tokens key_padding_mask = {};  ///< (B, M), or empty
+  Tensor key_padding_bias = {};  ///< added to the scores: PyTorch's key_padding_mask of floats, (B, M)
   Tokens attn_mask = {};         ///< (N, M) or (B·H, N, M), or empty
   Tensor attn_bias =
       {};  ///< added to the scores: PyTorch's attn_mask of floats, of the same shapes; may want a gradient
@@ -66,6 +67,7 @@ struct MultiHeadAttention : AttentionLayer {
   Tensor operator()(const Tensor& x) const override;
   Tensor step(const Tensor& x, KeyValueCache& cache) const override;
   bool has_cache() const override { return options.causal && self_attention() && options.batch_first; }
+  int64_t horizon() const override;
 
  private:
   struct Projected {

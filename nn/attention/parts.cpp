@@ -15,6 +15,9 @@ struct Rotary final : AttentionPart {
     s.q = rotary.queries(s.q, s.first_position);
     s.k = rotary.keys(s.k, s.first_position);
   }
+  std::optional<int64_t> horizon() const override {  // xPos has an end
+    return rotary.options().xpos ? std::nullopt : std::optional(Band::kFar);
+  }
 };
 
 struct Alibi final : AttentionPart {
@@ -169,6 +172,7 @@ struct Memory final : AttentionPart {
     s.k = together(keys, s.k);
     s.v = together(values, s.v);
   }
+  std::optional<int64_t> horizon() const override { return std::nullopt; }  // they stay the first
 };
 
 struct Temperature final : AttentionPart {
@@ -222,6 +226,13 @@ struct Plain final : AttentionPart {
   void add_options(AttentionState& s) const override {
     apply(s.options);
     if (!training()) s.options.dropout = 0;
+  }
+  std::optional<int64_t> horizon() const override {
+    AttentionOptions options{.mask = causal()};
+    apply(options);
+    const ScoreShape any{1, 1, 1, 1};
+    if (options.mask.everything() || !options.mask.rule().is_band()) return std::nullopt;
+    return -options.mask.rule().band(any).low;
   }
 };
 

@@ -1,5 +1,6 @@
 #pragma once
 #include <functional>
+#include <optional>
 
 #include "layer.h"
 #include "rotary.h"
@@ -29,6 +30,9 @@ struct AttentionPart : Module {
   virtual Tensor after(const Tensor& y, const AttentionState&) const { return y; }  ///< changes the result (B, H, N, D)
   /// Whether it works on new positions alone, with the keys and values of the earlier ones from a cache.
   virtual bool has_cache() const { return true; }
+  /// How many positions back a query reads at most, Band::kFar for any distance; none if besides the distance of a key
+  /// its place in the sequence counts, so that a cache must keep all keys.
+  virtual std::optional<int64_t> horizon() const { return Band::kFar; }
 };
 
 /// Which a part needs to know to be made.
@@ -73,7 +77,8 @@ PartPointer talking_part(const PartSizes& sizes);      ///< before, after (H, H)
 /// y ⊙ σ(gate(x)), gate.weight (H·D, C) (Qwen 3 Next).
 PartPointer gate_part(const PartSizes& sizes);
 
-/// Words without parameters: masks, scale, softcap, normalisers, dropout of weights (while training).
+/// Words without parameters: masks, scale, softcap, normalisers, dropout of weights (while training). Scores that it
+/// adds are to depend on distances alone.
 PartPointer plain_part(const std::string& name, std::function<void(AttentionOptions&)> apply);
 
 }  // namespace rapt::inline RAPT_ABI

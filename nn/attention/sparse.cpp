@@ -61,6 +61,7 @@ struct MixtureOfBlocks final : AttentionPart {
   int64_t block, count;
   MixtureOfBlocks(int64_t size, int64_t n) : block(size), count(n) {}
   std::string name() const override { return "blocks"; }
+  std::optional<int64_t> horizon() const override { return std::nullopt; }  // blocks have places
   void add_options(AttentionState& s) const override {
     NoGrad no_grad;
     const int64_t H = s.q.shape[1];
@@ -89,6 +90,7 @@ struct NativeSparse final : AttentionPart {
     }
   }
   std::string name() const override { return "sparse"; }
+  std::optional<int64_t> horizon() const override { return std::nullopt; }  // blocks have places
 
   Tensor compressed(const Tensor& x, const Linear& map) const {
     const Tensor blocks = in_blocks(x, block);

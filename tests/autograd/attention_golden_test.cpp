@@ -1,4 +1,7 @@
 #include <rapt/autograd/ops.h>
+#include <rapt/autograd/ops/recurrence.h>
+#include <rapt/nn/attention/kernel.h>
+#include <rapt/nn/attention/recurrent.h>
 
 #include <functional>
 #include <map>
@@ -42,6 +45,38 @@ Tensor transformer_xl(NamedInputs& x) {
   return attention(content, x["k"], x["v"], options);
 }
 
+// The module with the weights and the features of the file.
+Tensor performer(NamedInputs& x) {
+  Performer attend(4, 2, {.features = x["features"].shape[0], .common = {.chunk = 2}});
+  attend.features = x["features"].detach();
+  std::vector<NamedTensor> given;
+  for (const char* name : {"q", "k", "v", "proj"}) given.push_back({std::string(name) + ".weight", x[name].detach()});
+  load_parameters(attend.parameters(), given);
+  for (const NamedTensor& p : attend.parameters()) x[p.name.substr(0, p.name.find('.'))] = p.tensor;
+  return attend(x["x"]);
+}
+
+constexpr int64_t kGoldenChunk = 2;  // of 5 positions
+
+using Formula = std::function<Tensor(NamedInputs&)>;
+const std::map<std::string, Formula>& formulas() {
+  using I = NamedInputs&;
+  static const std::map<std::string, Formula> all{
+      {"transformer-xl", transformer_xl},
+      {"linear", [](I x) { return linear_attention(x["q"], x["k"], x["v"], {.chunk = kGoldenChunk}); }},
+      {"linear, normalized",
+       [](I x) {
+         return linear_attention(exp(x["q"]), exp(x["k"]), x["v"], {.normalize = true, .chunk = kGoldenChunk});
+       }},
+      {"retention", [](I x) { return decay_attention(x["q"], x["k"], x["v"], x["log_decay"], kGoldenChunk); }},
+      {"gated linear", [](I x) { return decay_attention(x["q"], x["k"], x["v"], x["log_decay"], kGoldenChunk); }},
+      {"delta", [](I x) { return delta_rule(x["q"], x["k"], x["v"], x["beta"], {}, kGoldenChunk); }},
+      {"gated delta", [](I x) { return delta_rule(x["q"], x["k"], x["v"], x["beta"], x["log_decay"], kGoldenChunk); }},
+      {"performer", performer},
+  };
+  return all;
+}
+
 using Options = std::function<AttentionOptions(NamedInputs&)>;
 const std::map<std::string, Options>& spellings() {
   using I = NamedInputs&;
@@ -73,6 +108,35 @@ const std::map<std::string, Options>& spellings() {
       {"top 3", [](I) { return AttentionOptions{.normalizer = top_k(3)}; }},
       {"inverted", [](I) { return AttentionOptions{.normalizer = inverted_softmax()}; }},
       {"signed", [](I) { return AttentionOptions{.normalizer = signed_softmax()}; }},
+      {"window of 2, causal", [](I) { return AttentionOptions{.mask = causal() & window(2)}; }},
+      {"documents 0 0 1 1 2",
+       [](I) {
+         return AttentionOptions{.mask = document(Tokens({1, 5}, {0, 0, 1, 1, 2}))};
+       }},
+      {"padding 0 1 0 0 1",
+       [](I) {
+         return AttentionOptions{.mask = key_padding(Tokens({1, 5}, {0, 1, 0, 0, 1}))};
+       }},
+      {"temperature", [](I x) { return AttentionOptions{.score = temperature(x["factor"])}; }},
+      {"distance table", [](I x) { return AttentionOptions{.score = relative_bias(x["table"])}; }},
+      {"forget",
+       [](I x) { return AttentionOptions{.mask = causal(), .score = forget_gate(cumsum(x["log_gates"], 2))}; }},
+      {"contextual positions",
+       [](I x) {
+         return AttentionOptions{.mask = causal(),
+                                 .normalizer = contextual_positions(matmul(x["q"], transpose(x["positions"], 0, 1)))};
+       }},
+      {"plus one", [](I x) { return AttentionOptions{.normalizer = softmax_plus_one(x["q"].shape[1])}; }},
+      {"relu 2", [](I) { return AttentionOptions{.normalizer = relu_weights(2)}; }},
+      {"entmax 1.3",
+       [](I) {
+         return AttentionOptions{.score = score_modifier([](auto s, At) { return 2 * s; }), .normalizer = entmax(1.3)};
+       }},
+      {"hard", [](I) { return AttentionOptions{.normalizer = hard_attention()}; }},
+      {"laplace", [](I x) { return kernel_options(SmoothingKernel::laplace, x["q"], x["k"], x["bandwidth"]); }},
+      {"epanechnikov",
+       [](I x) { return kernel_options(SmoothingKernel::epanechnikov, x["q"], x["k"], x["bandwidth"]); }},
+      {"boxcar", [](I x) { return kernel_options(SmoothingKernel::boxcar, x["q"], x["k"], x["bandwidth"]); }},
   };
   return all;
 }
@@ -85,8 +149,8 @@ TEST(AttentionGolden, VariantsAgreeWithPyTorch) {
     NamedInputs x;
     for (const auto& [key, value] : c.at("inputs").items()) x[key] = requires_grad(golden_tensor(value));
     Tensor y;
-    if (name == "transformer-xl") {
-      y = transformer_xl(x);
+    if (formulas().contains(name)) {
+      y = formulas().at(name)(x);
     } else {
       ASSERT_TRUE(spellings().contains(name));
       y = attention(x["q"], x["k"], x["v"], spellings().at(name)(x));
@@ -99,7 +163,7 @@ TEST(AttentionGolden, VariantsAgreeWithPyTorch) {
     }
     ++compared;
   }
-  EXPECT_EQ(compared, spellings().size() + 1);
+  EXPECT_EQ(compared, spellings().size() + formulas().size());
 }
 
 TEST(AttentionGolden, BucketsOfHuggingFace) {

@@ -45,6 +45,7 @@ TEST(MultiHead, AgreesWithPyTorch) {
     MultiHeadCall call{.need_weights = c.contains("weights"), .average_weights = c.at("average")};
     call.is_causal = c.at("causal");
     call.attn_bias = leaves["attn_bias"];
+    call.key_padding_bias = leaves["key_padding_bias"];
     const Json& masks = c.at("masks");
     if (masks.contains("attn_mask")) call.attn_mask = golden_mask(masks.at("attn_mask"));
     if (masks.contains("key_padding_mask")) call.key_padding_mask = golden_mask(masks.at("key_padding_mask"));
@@ -207,6 +208,7 @@ TEST(MultiHead, BadArguments) {
   EXPECT_THROW(attend(x, zeros({1, 3, 6}), zeros({1, 3, 6})), Error);
   EXPECT_THROW(attend(x, zeros({3, 6}), zeros({3, 6})), Error);
   EXPECT_THROW(attend(x, x, x, {.key_padding_mask = Tokens({1, 3}, {0, 0, 0})}), Error);
+  EXPECT_THROW(attend(x, x, x, {.key_padding_bias = zeros({1, 3})}), Error);
   EXPECT_THROW(attend(x, x, x, {.attn_mask = Tokens({2, 3}, {0, 0, 0, 0, 0, 0})}), Error);
   EXPECT_THROW(attend(x, x, x, {.attn_bias = zeros({2, 3, 3})}), Error);
 }

@@ -68,6 +68,35 @@ TEST(Generate, EqualsTheModelOnTheWholeSequence) {
   EXPECT_EQ(ids.size(), 16u);
 }
 
+// With a rolling cache the text is what a model of a longer context writes.
+TEST(Generate, GoesOnBeyondTheContextWithoutForgettingWithinTheWindow) {
+  GptConfig c;
+  c.vocabulary = 11;
+  c.context = 8;
+  c.layers = 2;
+  c.heads = 2;
+  c.dim = 16;
+  c.attention = "gqa:kv=1+rope+window:3";
+  auto written = [&](int64_t context) {
+    c.context = context;
+    manual_seed(1);
+    Gpt gpt(c);
+    for (const NamedTensor& p : gpt.parameters()) {
+      Tensor t = p.tensor.detach();
+      copy_into(t, (t * Real(8)).detach());  // or else it writes one token for ever
+    }
+    std::vector<int32_t> ids;
+    generate(gpt, std::vector<int32_t>{3, 5}, {.tokens = 40, .temperature = 1}, [&](int32_t id) {
+      ids.push_back(id);
+      return true;
+    });
+    return ids;
+  };
+  const std::vector<int32_t> ids = written(8);
+  EXPECT_EQ(ids.size(), 40u);
+  EXPECT_EQ(ids, written(64));
+}
+
 TEST(Generate, GoesOnBeyondTheContextAndStopsWhenTold) {
   manual_seed(1);
   GptConfig c;
