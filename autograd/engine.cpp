@@ -94,6 +94,10 @@ Tensor run_hook(const Node& node, const GradientHook& hook, const Tensor& dy) {
     }
   } catch (const Error& error) {
     throw Error(fmt::format("backward of {}: {}", node.describe(), error.what()));
+  } catch (const std::bad_alloc&) {
+    throw;
+  } catch (const std::exception& error) {
+    std::throw_with_nested(Error(fmt::format("backward of {} threw: {}", node.describe(), error.what())));
   }
   observed.end(dx, &node);
   return dx;

@@ -1,6 +1,8 @@
 #pragma once
+#include <exception>
 #include <functional>
 #include <initializer_list>
+#include <new>
 #include <span>
 #include <type_traits>
 #include <utility>
@@ -139,7 +141,12 @@ Tensor record(Op op, std::span<const Tensor> inputs, Where where = Where::here()
     }
   } catch (const Error& error) {
     detail::rethrow_from_module(error);
+  } catch (const std::bad_alloc&) {
+    throw;
+  } catch (const std::exception& error) {
+    std::throw_with_nested(Error(fmt::format("{} ({}:{}) threw: {}", op.name, where.file, where.line, error.what())));
   }
+  check(bool(y), "{}: forward returned an empty tensor", op.name);
   if constexpr (requires { op.cost(std::span<const Tensor>(detached), needs); }) {
     if (observed) observed.cost(op.cost(std::span<const Tensor>(detached), needs));
   }

@@ -77,10 +77,12 @@ Tensor TransformerBlock::operator()(const Tensor& input) const {
   return run(block, input);
 }
 
-Tensor TransformerBlock::step(const Tensor& x, KeyValueCache& cache) const {
-  Scope scope(path());
-  Tensor y = x + attention->step(norm1(x), cache);
-  return y + mlp(norm2(y));
+Tensor TransformerBlock::step(const Tensor& input, KeyValueCache& cache) const {
+  auto block = [&](const Tensor& x) {
+    Tensor y = x + attention->step(norm1(x), cache);
+    return y + mlp(norm2(y));
+  };
+  return run(block, input);
 }
 
 Gpt::Gpt(const GptConfig& c)
@@ -108,7 +110,7 @@ Tensor Gpt::embed(const Tokens& tokens, int64_t first, int64_t room) const {
   const int64_t length = tokens.shape[1];
   check(length <= room, "gpt: {} positions, but the context is {}", first + length, config.context);
   Tensor x = token_embedding(tokens);
-  if (position_embedding) return x + slice(position_embedding->weight, 0, first, first + length);
+  if (position_embedding) return x + position_embedding->rows(first, first + length);
   return sinusoids_ ? x + slice(sinusoids_, 0, first, first + length) : x;
 }
 
@@ -123,8 +125,7 @@ Tensor Gpt::operator()(const Tokens& tokens) const {
 }
 
 Tensor Gpt::loss(const Tokens& tokens, const Tokens& targets, CrossEntropyOptions options) const {
-  Scope scope(path());
-  return linear_cross_entropy(hidden(tokens), token_embedding.weight, targets, options);
+  return run([&] { return linear_cross_entropy(hidden(tokens), token_embedding.weight, targets, options); });
 }
 
 std::vector<KeyValueCache> Gpt::make_cache() const {
@@ -140,11 +141,12 @@ std::vector<KeyValueCache> Gpt::make_cache() const {
 
 Tensor Gpt::next(const Tokens& tokens, std::vector<KeyValueCache>& cache) const {
   EvalMode eval;
-  Scope scope(path());
   check(cache.size() == blocks.size(), "gpt: {} caches for {} layers", cache.size(), blocks.size());
-  Tensor x = embed(tokens, cache.front().length, cache.front().room());
-  for (size_t i = 0; i < blocks.size(); ++i) x = blocks[i].step(x, cache[i]);
-  return linear(norm(select(x, 1, -1)), token_embedding.weight);
+  return run([&] {
+    Tensor x = embed(tokens, cache.front().length, cache.front().room());
+    for (size_t i = 0; i < blocks.size(); ++i) x = blocks[i].step(x, cache[i]);
+    return linear(norm(select(x, 1, -1)), token_embedding.weight);
+  });
 }
 
 }  // namespace rapt::inline RAPT_ABI

@@ -13,6 +13,10 @@ Tensor Embedding::operator()(const Tokens& ids) const {
   return run([&] { return embedding(weight, ids); });
 }
 
+Tensor Embedding::rows(int64_t first, int64_t last) const {
+  return run([&] { return slice(weight, 0, first, last); });
+}
+
 LayerNorm::LayerNorm(int64_t dim, bool with_bias, double eps) : epsilon(eps) {
   weight = param("weight", ones({dim}));
   if (with_bias) bias = param("bias", zeros({dim}));

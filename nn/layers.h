@@ -14,6 +14,8 @@ struct Embedding : Module {
   Tensor weight;
   Embedding(int64_t count, int64_t dim, double deviation = 1);
   Tensor operator()(const Tokens& ids) const;
+  /// Those with ids from `first` up to `last`, as a view: (last − first, dim).
+  Tensor rows(int64_t first, int64_t last) const;
 };
 
 /// (x − mean) / √(var + epsilon) · weight + bias over the last dimension (Ba 2016).

@@ -82,12 +82,15 @@ void run_hook(const detail::ModulePart& part, const char* when, F call) {
 void detail::ModulePart::run_before(std::span<Tensor> inputs) const {
   for (const auto& [id, hook] : std::vector(before)) {
     run_hook(*this, "before", [&, &call = hook] { call(path, inputs); });
+    for (size_t i = 0; i < inputs.size(); ++i)
+      check(bool(inputs[i]), "a hook before {} left input {} empty", path.empty() ? "the model" : path, i);
   }
 }
 
 void detail::ModulePart::run_after(Tensor& output) const {
   for (const auto& [id, hook] : std::vector(after)) {
     run_hook(*this, "after", [&, &call = hook] { call(path, output); });
+    check(bool(output), "a hook after {} left an empty tensor", path.empty() ? "the model" : path);
   }
 }
 
@@ -125,12 +128,17 @@ void Module::freeze(bool frozen) const {
   for (const NamedTensor& p : parameters_) rapt::freeze(p.tensor, frozen);
 }
 
-std::shared_ptr<detail::ModulePart> Module::find_part(const std::string& name) const {
+std::shared_ptr<detail::ModulePart> Module::part_to_hook(const std::string& name) const {
   const std::string wanted = name.empty() ? *path() : joined(*path(), name);
   std::vector<std::string> known;
   for (const auto& part : parts_) {
-    if (part->path == wanted) return part;
-    known.push_back(part->path);
+    if (part->called) known.push_back(part->path);
+    if (part->path != wanted) continue;
+    check(part->called,
+          "module: {} ({}) is never called with a tensor, so a hook on it would not run; hook one of its "
+          "parts or the layer it belongs to",
+          part->path, part->kind);
+    return part;
   }
   const std::string near = nearest(wanted, known);
   throw Error(fmt::format("module: there is no part {}{}", wanted,
@@ -138,14 +146,14 @@ std::shared_ptr<detail::ModulePart> Module::find_part(const std::string& name) c
 }
 
 ModuleHookHandle Module::add_hook_before(BeforeHook hook, const std::string& part) const {
-  auto at = find_part(part);
+  auto at = part_to_hook(part);
   const uint64_t id = next_module_hook.fetch_add(1, std::memory_order_relaxed);
   at->before.emplace_back(id, std::move(hook));
   return {at, id};
 }
 
 ModuleHookHandle Module::add_hook_after(AfterHook hook, const std::string& part) const {
-  auto at = find_part(part);
+  auto at = part_to_hook(part);
   const uint64_t id = next_module_hook.fetch_add(1, std::memory_order_relaxed);
   at->after.emplace_back(id, std::move(hook));
   return {at, id};

@@ -28,6 +28,7 @@ struct ModulePart {
   std::string path;  // in the model, completed by the parents
   std::string kind;  // the name of its type
   bool is_child = false;
+  bool called = true;  // false: of a kind that has no operator()
   std::vector<std::pair<uint64_t, BeforeHook>> before;
   std::vector<std::pair<uint64_t, AfterHook>> after;
 
@@ -81,14 +82,19 @@ class Module {
   /// Freezes (or thaws) every parameter: operations take them for constants, and optimizers leave them alone.
   void freeze(bool frozen = true) const;
 
-  /// Calls `hook` at every call of this module, or of the part called `part` ("blocks.3.attention", seen from here).
+  /// Calls `hook` at every call of this module, or of the part called `part` ("blocks.3.attention", seen from here):
+  /// of operator(), and of what stands for it (step() of a layer of attention, loss() and next() of a Gpt, whose result
+  /// is what a hook sees).
   /// Hooks run in the order they were added, also under NoGrad. One that throws stops the call with an Error that names
-  /// the module; the hook's own exception is nested in it. Throws when there is no such part.
+  /// the module; the hook's own exception is nested in it. Throws when there is no such part, or it is never called.
   ModuleHookHandle add_hook_before(BeforeHook hook, const std::string& part = {}) const;
   ModuleHookHandle add_hook_after(AfterHook hook, const std::string& part = {}) const;
+  bool has_hooks() const { return !parts_.front()->before.empty() || !parts_.front()->after.empty(); }
 
  protected:
   Module();
+  struct NeverCalled {};
+  explicit Module(NeverCalled) : Module() { parts_.front()->called = false; }  ///< has no operator(), so takes no hooks
   ~Module() = default;  // never owned through this base; see AttentionLayer for one that can be
 
   /// Registers a parameter that starts as `value`; gradients flow to it.
@@ -133,7 +139,7 @@ class Module {
   void adopt(const std::string& name, Module& part, const std::type_info& type);
   void add(const std::string& name, const Tensor& tensor);
   void check_open(const std::string& name) const;
-  std::shared_ptr<detail::ModulePart> find_part(const std::string& name) const;
+  std::shared_ptr<detail::ModulePart> part_to_hook(const std::string& name) const;
   friend std::string module_tree(const Module& module, const std::type_info& type);
 
   std::vector<NamedTensor> parameters_;

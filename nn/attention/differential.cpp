@@ -61,13 +61,15 @@ Tensor DifferentialAttention::operator()(const Tensor& input) const {
   return run(whole, input);
 }
 
-Tensor DifferentialAttention::step(const Tensor& x, KeyValueCache& cache) const {
-  Scope scope(path());
+Tensor DifferentialAttention::step(const Tensor& input, KeyValueCache& cache) const {
   NoGrad no_grad;
   check(causal, "attention: a cache needs causal attention");
-  const Tensor qs = queries(x, cache.length);
-  const auto all = cache.add(keys(x, cache.length), split_heads(v(x), key_value_heads));
-  return attend(qs, all.keys, all.values);
+  auto next = [&](const Tensor& x) {
+    const Tensor qs = queries(x, cache.length);
+    const auto all = cache.add(keys(x, cache.length), split_heads(v(x), key_value_heads));
+    return attend(qs, all.keys, all.values);
+  };
+  return run(next, input);
 }
 
 }  // namespace rapt::inline RAPT_ABI

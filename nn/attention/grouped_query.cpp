@@ -79,15 +79,17 @@ Tensor GroupedQueryAttention::operator()(const Tensor& input) const {
   return run(attend, input);
 }
 
-Tensor GroupedQueryAttention::step(const Tensor& x, KeyValueCache& cache) const {
-  if (!has_cache()) return AttentionLayer::step(x, cache);
-  Scope scope(path());
+Tensor GroupedQueryAttention::step(const Tensor& input, KeyValueCache& cache) const {
+  if (!has_cache()) return AttentionLayer::step(input, cache);
   NoGrad no_grad;
-  AttentionState state = split(x, cache.length);
-  auto [keys, values] = cache.add(state.k, state.v);
-  state.k = keys;
-  state.v = values;
-  return finish(state);
+  auto next = [&](const Tensor& x) {
+    AttentionState state = split(x, cache.length);
+    auto [keys, values] = cache.add(state.k, state.v);
+    state.k = keys;
+    state.v = values;
+    return finish(state);
+  };
+  return run(next, input);
 }
 
 }  // namespace rapt::inline RAPT_ABI

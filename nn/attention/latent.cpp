@@ -52,31 +52,48 @@ MultiHeadLatentAttention::Parts MultiHeadLatentAttention::split(const Tensor& x,
           rotary.keys(slice(down, -1, rank_kv, rank_kv + d_rope), first_position)};
 }
 
-Tensor MultiHeadLatentAttention::operator()(const Tensor& input) const {
-  auto attend = [&](const Tensor& x) {
-    const Parts p = split(x, 0);
-    const Tensor up = split_heads(kv_up(squeeze(p.c, 1)), heads);
-    const Shape& s = p.q_rope.shape;
-    const Tensor k = cat(std::vector<Tensor>{slice(up, -1, 0, d_nope), expand(p.k_rope, s)}, -1);
-    const Tensor whole_q = cat(std::vector<Tensor>{p.q_nope, p.q_rope}, -1);
-    const Tensor v = slice(up, -1, d_nope, d_nope + d_v);
-    return proj(merge_heads(attention(whole_q, k, v, {.mask = causal(), .scale = scale()})));
-  };
-  return run(attend, input);
+Tensor MultiHeadLatentAttention::attend(const Tensor& q_nope, const Tensor& q_rope, const Tensor& c,
+                                        const Tensor& k_rope) const {
+  const Tensor up = split_heads(kv_up(squeeze(c, 1)), heads);
+  Shape each = k_rope.shape;
+  each[1] = heads;
+  const Tensor k = cat(std::vector<Tensor>{slice(up, -1, 0, d_nope), expand(k_rope, each)}, -1);
+  const Tensor v = slice(up, -1, d_nope, d_nope + d_v);
+  const Tensor whole_q = cat(std::vector<Tensor>{q_nope, q_rope}, -1);
+  return attention(whole_q, k, v, {.mask = causal(), .scale = scale()});
 }
 
-Tensor MultiHeadLatentAttention::step(const Tensor& x, KeyValueCache& cache) const {
-  Scope scope(path());
-  NoGrad no_grad;
-  const Parts p = split(x, cache.length);
-  const Tensor latent = cat(std::vector<Tensor>{p.c, p.k_rope}, -1);
-  const Tensor keys = cache.add(latent, view::slice(latent, -1, 0, 0)).keys;
-  const Tensor values = view::slice(keys, -1, 0, rank_kv);
+Tensor MultiHeadLatentAttention::attend_absorbed(const Tensor& q_nope, const Tensor& q_rope,
+                                                 const Tensor& latent) const {
+  const Tensor c = view::slice(latent, -1, 0, rank_kv);
   const Tensor up = reshape(kv_up.weight, {heads, d_nope + d_v, rank_kv});
-  const Tensor moved = matmul(p.q_nope, slice(up, 1, 0, d_nope));  // W_kᵀ q, (B, H, N, rank_kv)
+  const Tensor moved = matmul(q_nope, slice(up, 1, 0, d_nope));  // W_kᵀ q, (B, H, N, rank_kv)
   const Tensor y =
-      attention(cat(std::vector<Tensor>{moved, p.q_rope}, -1), keys, values, {.mask = causal(), .scale = scale()});
-  return proj(merge_heads(matmul(y, transpose(slice(up, 1, d_nope, d_nope + d_v), 1, 2))));
+      attention(cat(std::vector<Tensor>{moved, q_rope}, -1), latent, c, {.mask = causal(), .scale = scale()});
+  return matmul(y, transpose(slice(up, 1, d_nope, d_nope + d_v), 1, 2));
+}
+
+Tensor MultiHeadLatentAttention::operator()(const Tensor& input) const {
+  auto whole = [&](const Tensor& x) {
+    const Parts p = split(x, 0);
+    return proj(merge_heads(attend(p.q_nope, p.q_rope, p.c, p.k_rope)));
+  };
+  return run(whole, input);
+}
+
+Tensor MultiHeadLatentAttention::step(const Tensor& input, KeyValueCache& cache) const {
+  NoGrad no_grad;
+  auto next = [&](const Tensor& x) {
+    const Parts p = split(x, cache.length);
+    const Tensor added = cat(std::vector<Tensor>{p.c, p.k_rope}, -1);
+    const Tensor latent = cache.add(added, view::slice(added, -1, 0, 0)).keys;
+    // what is hooked to kv_up would not be met where its weight is taken apart
+    const Tensor y = kv_up.has_hooks() ? attend(p.q_nope, p.q_rope, view::slice(latent, -1, 0, rank_kv),
+                                                view::slice(latent, -1, rank_kv, rank_kv + d_rope))
+                                       : attend_absorbed(p.q_nope, p.q_rope, latent);
+    return proj(merge_heads(y));
+  };
+  return run(next, input);
 }
 
 }  // namespace rapt::inline RAPT_ABI

@@ -50,6 +50,10 @@ struct MultiHeadLatentAttention : AttentionLayer {
   };
   Parts split(const Tensor& x, int64_t first_position) const;
   double scale() const;
+  // (B, H, N, d_v) from the latent vectors of all M positions: with keys and values of every head made from them,
+  Tensor attend(const Tensor& q_nope, const Tensor& q_rope, const Tensor& c, const Tensor& k_rope) const;
+  // or from what the cache holds, [c; k_rope].
+  Tensor attend_absorbed(const Tensor& q_nope, const Tensor& q_rope, const Tensor& latent) const;
 };
 
 }  // namespace rapt::inline RAPT_ABI

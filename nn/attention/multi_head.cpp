@@ -177,15 +177,17 @@ int64_t MultiHeadAttention::horizon() const {
   return by_distance && options.window > 0 ? options.window : Band::kFar;
 }
 
-Tensor MultiHeadAttention::step(const Tensor& x, KeyValueCache& cache) const {
-  Scope scope(path());
+Tensor MultiHeadAttention::step(const Tensor& input, KeyValueCache& cache) const {
   NoGrad no_grad;
   check(has_cache(), "attention: a cache needs causal self-attention of (B, N, E)");
-  Projected p = project(x, x, x, cache.length);
-  auto [keys, values] = cache.add(p.k, p.v);
-  p.k = keys;
-  p.v = values;
-  return attend(std::move(p), {.is_causal = true}).output;
+  auto next = [&](const Tensor& query, const Tensor& key, const Tensor& value) {  // as operator() is seen by hooks
+    Projected p = project(query, key, value, cache.length);
+    auto [keys, values] = cache.add(p.k, p.v);
+    p.k = keys;
+    p.v = values;
+    return attend(std::move(p), {.is_causal = true});
+  };
+  return run(next, input, input, input).output;
 }
 
 }  // namespace rapt::inline RAPT_ABI

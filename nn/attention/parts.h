@@ -19,7 +19,7 @@ struct AttentionState {
 
 struct AttentionPart : Module {
   virtual ~AttentionPart() = default;
-  AttentionPart() = default;
+  AttentionPart() : Module(NeverCalled{}) {}
   AttentionPart(AttentionPart&&) = default;
   AttentionPart& operator=(AttentionPart&&) = default;
 
