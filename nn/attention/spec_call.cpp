@@ -129,12 +129,11 @@ const std::vector<CallWord>& call_words() {
          b.options().mask =
              b.options().mask & keep_where(b.tensors.real(w, "keep", "that broadcasts to (B, H, N, M)").detach());
        }},
-      {"blocks", "blocks:SIZE [blocks i64 or bool (N/SIZE, M/SIZE)]",
+      {"blocks", "blocks:SIZE [blocks i64 or bool (M/SIZE, M/SIZE)]",
        "entries in blocks of SIZE x SIZE positions where blocks is not 0 are read",
        [](const SpecWord& w, Builder b) {
          const int64_t size = w.integer("size", 0, 1);
-         b.options().mask =
-             b.options().mask & block_list(b.tensors.integer(w, "blocks", "(query blocks, key blocks)"), size);
+         b.options().mask = b.options().mask & block_list(b.tensors.integer(w, "blocks", "(M/SIZE, M/SIZE)"), size);
        }},
       {"bias", "bias [bias]", "added to the score, broadcast to (B, H, N, M)",
        [](const SpecWord& w, Builder b) {
