@@ -165,6 +165,23 @@ std::vector<Variant> all_variants() {
     for (int64_t j = 0; j < n; ++j) ids.push_back(int32_t(j * 16 / n));
     return AttentionOptions{.mask = causal() & document(Tokens({1, n}, std::move(ids)))};
   }));
+  auto masked = [&](const std::string& name, auto mask) {
+    all.push_back(with_options(name, [mask](Inputs, int64_t n) { return AttentionOptions{.mask = mask(n)}; }));
+  };
+  masked("prefix 256", [](int64_t) { return prefix(256); });
+  masked("chunked 256", [](int64_t) { return causal() & chunked(256); });
+  masked("dilated 2, window 255", [](int64_t) { return causal() & (dilated(2) | window(255)); });
+  masked("block list, own and first", [](int64_t n) {
+    const int64_t blocks = (n + 63) / 64;
+    std::vector<int32_t> listed(size_t(blocks * blocks), 0);
+    for (int64_t q = 0; q < blocks; ++q) listed[size_t(q * blocks)] = listed[size_t(q * blocks + q)] = 1;
+    return causal() & block_list(Tokens({blocks, blocks}, std::move(listed)), 64);
+  });
+  masked("padding, a quarter", [](int64_t n) {
+    std::vector<int32_t> pad(size_t(n), 0);
+    std::fill_n(pad.begin(), n / 4, 1);
+    return causal() & key_padding(Tokens({1, n}, std::move(pad)));
+  });
   all.push_back(scored("softcap", [](Inputs, int64_t) { return softcap(30); }));
   all.push_back(scored(
       "ALiBi, learned", [](Inputs x, int64_t) { return alibi(x[3]); }, fixed({1}, Real(0.01))));
@@ -174,6 +191,13 @@ std::vector<Variant> all_variants() {
       "bias per distance", [](Inputs x, int64_t) { return relative_bias(x[3]); },
       [](int64_t n) {
         return std::vector<Tensor>{normal({1, 2 * n - 1})};
+      }));
+  all.push_back(scored(
+      "temperature", [](Inputs x, int64_t) { return temperature(x[3]); }, fixed({1}, 1)));
+  all.push_back(scored(
+      "bias per pair", [](Inputs x, int64_t) { return bias(x[3]); },
+      [](int64_t n) {
+        return std::vector<Tensor>{normal({n, n})};
       }));
   all.push_back(scored(
       "forget gate", [](Inputs x, int64_t) { return forget_gate(cumsum(x[3], -1)); },
@@ -217,6 +241,7 @@ std::vector<Variant> all_variants() {
       fixed({1}, Real(12))));
   all.push_back(normalized(
       "sink", [](Inputs x, int64_t) { return softmax_with_sink(x[3]); }, fixed({1}, 0)));
+  all.push_back(normalized("plus one", [](Inputs, int64_t) { return softmax_plus_one(1); }));
   all.push_back(normalized("sigmoid", [](Inputs, int64_t) { return sigmoid_weights(); }));
   all.push_back(normalized("signed softmax", [](Inputs, int64_t) { return signed_softmax(); }));
   all.push_back(normalized("relu²", [](Inputs, int64_t) { return relu_weights(2); }));
@@ -246,6 +271,7 @@ std::vector<Variant> all_variants() {
       }));
   all.push_back(normalized("inverted", [](Inputs, int64_t) { return inverted_softmax(); }));
   all.push_back(normalized("top-k 32", [](Inputs, int64_t) { return top_k(32); }));
+  all.push_back(normalized("hard", [](Inputs, int64_t) { return hard_attention(); }));
   all.push_back(normalized("entmax 1.5", [](Inputs, int64_t) { return entmax(1.5); }));
   all.push_back(with_options("stick-breaking", [](Inputs, int64_t) {
     return AttentionOptions{.mask = strictly_causal(), .normalizer = stick_breaking()};

@@ -58,7 +58,7 @@ void check_model(const GptConfig& c) {
   check<UsageError>(
       c.position == "auto" || c.position == "learned" || c.position == "sinusoidal" || c.position == "none",
       "position: there is no \"{}\"; known are auto, learned, sinusoidal, none", c.position);
-  make_attention(c.attention, attention_sizes(c, 0));
+  check_attention(c.attention, attention_sizes(c, 0));
 }
 
 TransformerBlock::TransformerBlock(const GptConfig& c, int64_t layer)

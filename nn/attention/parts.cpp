@@ -150,10 +150,34 @@ struct Cosine final : AttentionPart {
     auto unit = [](const Tensor& x) { return x / sqrt(sum(x * x, {-1}, true) + 1e-12); };
     s.q = unit(s.q);
     s.k = unit(s.k);
-  }
-  void add_options(AttentionState& s) const override {
     s.options.scale = 1;
-    s.options.score = s.options.score | temperature(temperature_);
+  }
+  void add_options(AttentionState& s) const override { s.options.score = s.options.score | temperature(temperature_); }
+};
+
+// A mask whose keys come behind `count` others that every query reads. Its positions are those without them.
+struct BehindMemory final : MaskRule {
+  Mask mask;
+  int64_t count;
+  BehindMemory(const Mask& m, int64_t n) : mask(m), count(n) {}
+  ScoreShape without(const ScoreShape& s) const { return {s.batch, s.heads, s.queries, s.keys - count}; }
+  std::string name() const override { return fmt::format("{} behind {} for all", mask.name(), count); }
+  Band band(const ScoreShape& s) const override {
+    return {.high = std::max(mask.rule().band(without(s)).high, count - 1 - s.offset())};
+  }
+  void check_shape(const ScoreShape& s) const override { mask.rule().check_shape(without(s)); }
+  void keep(const Strip& s, uint8_t* to) const override {
+    if (s.key < count)
+      std::fill_n(to, s.count, uint8_t{1});
+    else
+      mask.rule().keep({s.batch, s.head, s.key - count, s.row, s.count, s.queries, s.keys - count}, to);
+  }
+  Cover classify(const Box& b, const ScoreShape& s) const override {
+    if (b.key_end <= count) return Cover::full;
+    const Cover others = mask.rule().classify({b.batch, b.head, b.query_begin - count, b.query_end - count,
+                                               std::max<int64_t>(0, b.key_begin - count), b.key_end - count},
+                                              without(s));
+    return b.key_begin < count && others == Cover::empty ? Cover::partial : others;
   }
 };
 
@@ -163,8 +187,14 @@ struct Memory final : AttentionPart {
       : keys(param("keys", normal({1, z.key_value_heads, count, z.head_dim}, 0, Real(0.02)))),
         values(param("values", normal({1, z.key_value_heads, count, z.head_dim}, 0, Real(0.02)))) {}
   std::string name() const override { return "memory"; }
-  // before all other keys, where the causal mask lets everybody read them
+  // before all other keys, where a mask that is causal and no more lets everybody read them
   void add_options(AttentionState& s) const override {
+    const int64_t count = keys.shape[2];
+    if (const Mask& mask = s.options.mask; !mask.everything()) {
+      const Band band = mask.rule().band({s.q.shape[0], s.q.shape[1], s.q.shape[2], s.k.shape[2] + count});
+      if (!mask.rule().is_band() || band.low > -Band::kFar || band.high < -1)
+        s.options.mask = Mask(std::make_shared<BehindMemory>(mask, count));
+    }
     auto together = [&](const Tensor& memory, const Tensor& x) {
       Tensor each = expand(memory, {x.shape[0], memory.shape[1], memory.shape[2], memory.shape[3]});
       return cat(std::vector<Tensor>{each, x}, 2);

@@ -64,7 +64,8 @@ PartPointer contextual_part(const PartSizes& sizes, int64_t positions);
 PartPointer qk_norm_part(const PartSizes& sizes);
 /// Queries and keys of length 1, and a learned temperature (H), from √D (Henry 2020).
 PartPointer cosine_part(const PartSizes& sizes);
-/// keys and values (1, Hkv, count, D) that every query reads besides (Sukhbaatar 2019).
+/// keys and values (1, Hkv, count, D) that every query reads besides, whatever the masks of the parts before it say
+/// (Sukhbaatar 2019). Masks go before it, parts that have something for each key (xl, dynamic) behind it.
 PartPointer memory_part(const PartSizes& sizes, int64_t count);
 
 // Scores and weights

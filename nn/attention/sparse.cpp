@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <numeric>
 
+#include "../../core/random.h"
 #include "heads.h"
 
 namespace rapt::inline RAPT_ABI {
@@ -152,6 +153,38 @@ Mask chosen_blocks(const Tensor& importance, int64_t heads, int64_t keys, int64_
     }
   }
   return Mask(rule);
+}
+
+MaskedAttention::MaskedAttention(int64_t dim, int64_t head_count, const Mask& mask, GroupedQueryOptions o)
+    : GroupedQueryAttention(dim, head_count, o) {
+  parts.push_back(child("mask", plain_part("mask", [mask](AttentionOptions& call) { call.mask = call.mask & mask; })));
+}
+
+Mask bigbird(int64_t positions, const BigBirdOptions& o) {
+  check(positions > 0 && o.block > 0 && o.window > 0 && o.global >= 0 && o.random >= 0,
+        "bigbird: expected at least 1 position, blocks of at least 1, a window of at least 1 block and no negative "
+        "number of global and random ones, got {}, {}, {}, {} and {}",
+        positions, o.block, o.window, o.global, o.random);
+  const int64_t blocks = (positions + o.block - 1) / o.block;
+  std::vector<int32_t> listed(size_t(blocks * blocks), 0);
+  const Random draws{o.seed, o.layer};
+  for (int64_t q = 0; q < blocks; ++q) {
+    std::vector<int64_t> others;
+    for (int64_t k = 0; k < blocks; ++k) {
+      const bool near = std::abs(q - k) < o.window, all = q < o.global || k < o.global;
+      if (near || all)
+        listed[size_t(q * blocks + k)] = 1;
+      else if (k < q || !o.causal)
+        others.push_back(k);
+    }
+    const int64_t count = std::min(o.random, int64_t(others.size()));
+    for (int64_t i = 0; i < count; ++i) {  // the first of a shuffle
+      const int64_t left = int64_t(others.size()) - i;
+      std::swap(others[size_t(i)], others[size_t(i + draws.below(left, uint64_t(q * o.random + i)))]);
+      listed[size_t(q * blocks + others[size_t(i)])] = 1;
+    }
+  }
+  return block_list(Tokens({blocks, blocks}, std::move(listed)), o.block);
 }
 
 MixtureOfBlockAttention::MixtureOfBlockAttention(int64_t dim, int64_t head_count, MixtureOfBlockOptions o)

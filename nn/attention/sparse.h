@@ -11,6 +11,25 @@ namespace rapt::inline RAPT_ABI {
 /// complete blocks), for groups of H/G heads; all if there are fewer. The last row is query `keys` − 1. count ≥ 1.
 Mask chosen_blocks(const Tensor& importance, int64_t heads, int64_t keys, int64_t block, int64_t count);
 
+/// Attention within a mask: sliding window, dilated, Longformer (`window(w) | global(g)`), BigBird, a list of blocks.
+/// No parameters besides GroupedQueryAttention's.
+struct MaskedAttention : GroupedQueryAttention {
+  MaskedAttention(int64_t dim, int64_t heads, const Mask& mask, GroupedQueryOptions options = {});
+};
+
+struct BigBirdOptions {
+  int64_t block = 64;
+  int64_t window = 3;            ///< blocks: a query's own, and window − 1 to each side
+  int64_t global = 1;            ///< blocks at the beginning that read all and are read by all
+  int64_t random = 2;            ///< blocks besides, drawn for each block of queries
+  uint64_t seed = 0, layer = 0;  ///< what is drawn depends on both
+  bool causal = true;            ///< draws from the blocks before the window alone
+};
+
+/// BigBird (Zaheer 2020): which blocks of positions a block of queries reads, for the sequence's first `positions`:
+/// those in a window, global ones, and random ones, the same for all heads. Without a causal mask.
+Mask bigbird(int64_t positions, const BigBirdOptions& options = {});
+
 struct MixtureOfBlockOptions {
   GroupedQueryOptions common = {};
   int64_t block = 64;

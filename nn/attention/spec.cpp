@@ -154,16 +154,13 @@ bool apply_plain_word(const SpecWord& w, int64_t heads, AttentionOptions& o) {
     o.normalizer = n;
   };
   if (name == "causal") {
-    bool top_left = w.choice(0, {"top-left", "bottom-right"}, "") == "top-left";
-    bool after_prefix = o.mask.name().starts_with("prefix") && !top_left;  // which is causal already
-    if (!after_prefix) o.mask = o.mask & (top_left ? causal_top_left() : causal());
+    o.mask = o.mask & (w.choice(0, {"top-left", "bottom-right"}, "") == "top-left" ? causal_top_left() : causal());
   } else if (name == "window") {
     int64_t left = w.integer("left", 0, 0), right = w.integer("right", 1, 0, left);
     if (left + right == 0) w.fail("a window of 0 reads nothing but the query's own position; give at least 1");
     o.mask = o.mask & window(left, right);
   } else if (name == "prefix") {
-    Mask readable = prefix(w.integer("length", 0, 1));
-    o.mask = o.mask.name() == "causal" ? readable : o.mask & readable;  // causal+prefix: the prefix is an exception
+    o.mask = o.mask & prefix(w.integer("length", 0, 1));
   } else if (name == "chunked") {
     o.mask = o.mask & chunked(w.integer("length", 0, 1)) & causal();
   } else if (name == "dilated") {

@@ -37,8 +37,11 @@ struct CallWord {
 void kernel_word(const SpecWord& w, Builder b) {
   const Tensor h = b.tensors.real(w, "h", "(H)");
   SpecCall& c = b.call;
-  if (c.options.scale != 0 || !c.options.score.empty())
-    w.fail("distances come from q·k as it is, so scale and score words can't come before it");
+  if (c.options.scale != 0 || !c.options.score.empty() || c.options.relative_keys)
+    w.fail("distances come from q·k as it is: no scale goes with it, and no xl and no score word before it");
+  for (Real x : h.to_vector())
+    check<DataError>(!(x <= 0), "attention word \"{}\": expected h above 0, got {}", w.text(), x);
+  b.call.kernel = w.name();
   c.options.scale = 1;
   Tensor q2 = sum(c.q * c.q, {-1}), k2 = sum(c.k * c.k, {-1});
   if (w.name() == "rbf") b.modify(gaussian_kernel(q2, k2, h));
@@ -57,10 +60,16 @@ void recurrence_word(const SpecWord& w, Builder b) {
   // a decay or strength for each head is the same at every position
   auto by_position = [&](const Tensor& x) { return x.rank() == 1 && x.numel() > 1 ? reshape(x, {x.shape[0], 1}) : x; };
   if (w.name() == "linear") c.normalize = w.flag("normalize");
-  if (w.name() == "retention") c.decay = log(by_position(b.tensors.real(w, "gamma", "(H)")));
+  auto log_decay = [&](const char* name, const char* shape) {
+    const Tensor x = b.tensors.real(w, name, shape);
+    for (Real value : x.to_vector())
+      check<DataError>(!(value < 0), "attention word \"{}\": expected {} of at least 0, got {}", w.text(), name, value);
+    return log(by_position(x));
+  };
+  if (w.name() == "retention") c.decay = log_decay("gamma", "(H)");
   if (w.name() == "delta") c.beta = by_position(strength());
   if (w.name() == "gated-delta") {
-    c.decay = log(by_position(b.tensors.real(w, "alpha", "(B, H, N)")));
+    c.decay = log_decay("alpha", "(B, H, N)");
     c.beta = by_position(strength());
   }
   if ((w.name() == "delta" || w.name() == "gated-delta") && w.flag("l2")) {
@@ -75,6 +84,9 @@ void shaw_word(const SpecWord& w, Builder b) {
   SpecCall& c = b.call;
   check<DataError>(rk.rank() == 2 && rk.shape[0] % 2 == 1 && rk.shape[1] == c.q.shape[3],
                    "attention word \"{}\": expected rk (2C+1, D) with D {}, got {}", w.text(), c.q.shape[3], rk.shape);
+  check<DataError>(rv.rank() == 2 && rv.shape[0] == rk.shape[0],
+                   "attention word \"{}\": rk (2C+1, D) and rv (2C+1, Dv) must have the same C, got {} and {}",
+                   w.text(), rk.shape, rv.shape);
   const int64_t reach = rk.shape[0] / 2;
   double scale = c.options.scale != 0 ? c.options.scale : 1 / std::sqrt(double(c.q.shape[3]));
   b.modify(score_modifier(
@@ -117,6 +129,12 @@ const std::vector<CallWord>& call_words() {
          b.options().mask =
              b.options().mask & keep_where(b.tensors.real(w, "keep", "that broadcasts to (B, H, N, M)").detach());
        }},
+      {"blocks", "blocks:SIZE [blocks i64 or bool (M/SIZE, M/SIZE)]",
+       "entries in blocks of SIZE x SIZE positions where blocks is not 0 are read",
+       [](const SpecWord& w, Builder b) {
+         const int64_t size = w.integer("size", 0, 1);
+         b.options().mask = b.options().mask & block_list(b.tensors.integer(w, "blocks", "(M/SIZE, M/SIZE)"), size);
+       }},
       {"bias", "bias [bias]", "added to the score, broadcast to (B, H, N, M)",
        [](const SpecWord& w, Builder b) {
          b.modify(bias(b.tensors.real(w, "bias", "that broadcasts to (B, H, N, M)")));
@@ -127,7 +145,8 @@ const std::vector<CallWord>& call_words() {
        [](const SpecWord& w, Builder b) { b.modify(temperature(b.per_head(b.tensors.real(w, "t", "(H)")))); }},
       {"alibi", "alibi [slope (H)]", "s - slope |key - query|",
        [](const SpecWord& w, Builder b) { b.modify(alibi(b.tensors.real(w, "slope", "(H)"))); }},
-      {"t5", "t5:buckets=32,max=128,bidirectional [table (H, buckets)]", "s + table of the distance's bucket",
+      {"t5", "t5:buckets=32,max=128,bidirectional [table (H, buckets)]",
+       "s + table of the distance's bucket; s is scaled by 1/sqrt(D), T5 itself has scale:1",
        [](const SpecWord& w, Builder b) {
          const Tensor table = b.tensors.real(w, "table", "(H, buckets)");
          check<DataError>(table.rank() == 2, "attention word \"{}\": expected table (H, buckets), got {}", w.text(),
@@ -178,8 +197,10 @@ const std::vector<CallWord>& call_words() {
       {"linear", "linear:normalize", "S += k v; o = S q (causal; with normalize over q times the sum of k)",
        recurrence_word},
       {"retention", "retention [gamma (H)]", "S = gamma S + k v; o = S q", recurrence_word},
-      {"delta", "delta:l2 [beta (B, H, N)]", "S += beta k (v - S k); o = S q (l2: of unit q and k)", recurrence_word},
-      {"gated-delta", "gated-delta:l2 [alpha (B, H, N), beta (B, H, N)]", "the same from alpha S", recurrence_word},
+      {"delta", "delta:l2 [beta (B, H, N)]", "S += beta k (v - S k); o = S q; q and k as they are, with l2 of length 1",
+       recurrence_word},
+      {"gated-delta", "gated-delta:l2 [alpha (B, H, N), beta (B, H, N)]",
+       "the same from alpha S; the paper's q and k have length 1: write l2", recurrence_word},
   };
   return all;
 }
@@ -187,7 +208,7 @@ const std::vector<CallWord>& call_words() {
 constexpr const char* kPlainHelp =
     "  causal, causal:top-left             keys up to the query; aligned at the end, or at the beginning\n"
     "  window:L,R                          keys from L before the query to R behind it\n"
-    "  prefix:P                            causal, but all read the first P keys\n"
+    "  prefix:P                            causal, but all read the first P keys; causal beside it changes nothing\n"
     "  chunked:C                           causal, in chunks of C positions\n"
     "  dilated:D,W                         causal, every D-th key, and the W before the query (0 without it)\n"
     "  longformer:W,G                      window W, and G positions that read and are read by all\n"
@@ -200,14 +221,35 @@ constexpr const char* kPlainHelp =
 
 void check_recurrence(const std::string& spec, const SpecCall& c) {
   if (c.recurrence.empty()) return;
-  const AttentionOptions& o = c.options;
-  bool plain = o.score.empty() && o.normalizer.kind == Normalizer::Kind::softmax && !o.normalizer.sink &&
-               !o.relative_keys && !o.relative_values && o.dropout == 0 &&
-               (o.mask.everything() || o.mask.name() == "causal");
-  check<UsageError>(plain,
-                    "attention \"{}\": {} is a recurrence without scores or weights; it goes with rope, scale and "
-                    "causal alone",
-                    spec, c.recurrence);
+  for (const SpecWord& w : parse_spec(spec)) {
+    bool fits = w.name() == c.recurrence || w.text() == "causal" || w.name() == "rope" || w.name() == "scale" ||
+                w.name() == "mha";
+    check<UsageError>(fits,
+                      "attention \"{}\": {} is a recurrence without scores or weights; it goes with rope, scale and "
+                      "causal alone",
+                      spec, c.recurrence);
+  }
+}
+
+// A score may be changed in the same way again after something else; for other words a second one would be lost or
+// means the same as one.
+bool may_repeat(const std::string& word) {
+  for (const char* score : {"softcap", "temperature", "bias", "alibi", "t5", "distance", "forget"}) {
+    if (word == score) return true;
+  }
+  return false;
+}
+
+// Contradictions between words, whatever their order.
+void check_words(const std::vector<SpecWord>& words) {
+  std::set<std::string> seen;
+  for (const SpecWord& w : words) {
+    if (!seen.insert(w.name()).second && !may_repeat(w.name())) w.fail("it is there twice");
+  }
+  for (const SpecWord& w : words) {
+    if (seen.contains("prefix") && w.text() == "causal:top-left")
+      w.fail("a prefix is causal as aligned at the end, at the bottom right");
+  }
 }
 
 }  // namespace
@@ -237,8 +279,21 @@ SpecCall spec_call(const std::string& spec, const SpecTensors& tensors) {
   for (const Tensor* t : {&call.q, &call.k, &call.v})
     check<DataError>(t->rank() == 4, "attention: q, k and v must be (B, H, N, D), but one is {}", t->shape);
   Builder builder{call, tensors};
-  for (const SpecWord& word : parse_spec(spec)) {
-    if (!apply_plain_word(word, builder.heads(), call.options)) {
+  std::vector<SpecWord> words = parse_spec(spec);
+  check_words(words);
+  // the scale is of q·k, before whatever other words do to a score
+  std::ranges::stable_partition(words, [](const SpecWord& w) { return w.name() == "scale"; });
+  const bool has_prefix = std::ranges::any_of(words, [](const SpecWord& w) { return w.name() == "prefix"; });
+  for (const SpecWord& word : words) {
+    if (!call.kernel.empty()) {
+      for (const char* other : {"xl", "shaw", "rope"}) {
+        if (word.name() == other)
+          word.fail(fmt::format("after {} the score would not be a function of |q - k| any more", call.kernel));
+      }
+    }
+    AttentionOptions ignored;
+    const bool included = has_prefix && word.name() == "causal";  // a prefix is causal, but for the first keys
+    if (!apply_plain_word(word, builder.heads(), included ? ignored : call.options)) {
       auto known = std::ranges::find_if(call_words(), [&](const CallWord& w) { return w.name == word.name(); });
       if (known == call_words().end()) {
         std::vector<std::string> names = plain_words();
@@ -251,6 +306,12 @@ SpecCall spec_call(const std::string& spec, const SpecTensors& tensors) {
   }
   check_recurrence(spec, call);
   return call;
+}
+
+bool SpecCall::has_lse() const {
+  const Normalizer& n = options.normalizer;
+  if (!recurrence.empty() || n.kind == Normalizer::Kind::elementwise) return false;
+  return !n.rows || (n.rows->name() != "entmax" && n.rows->name() != "stick-breaking");
 }
 
 AttentionResult SpecCall::run(bool dense) const {

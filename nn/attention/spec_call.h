@@ -8,7 +8,7 @@ namespace rapt::inline RAPT_ABI {
 /// What a specification can name: q, k, v and the tensors of its words.
 struct SpecTensors {
   std::map<std::string, Tensor> reals;
-  std::map<std::string, Tokens> integers;  ///< document, pad
+  std::map<std::string, Tokens> integers;  ///< document, pad, blocks
 
   /// Throws DataError saying which word wanted it, and with what shape.
   const Tensor& real(const SpecWord& word, const std::string& name, const std::string& shape) const;
@@ -20,11 +20,14 @@ struct SpecTensors {
 struct SpecCall {
   Tensor q, k, v;
   AttentionOptions options;
+  std::string kernel;      ///< rbf, laplace, epanechnikov or boxcar; else empty
   std::string recurrence;  ///< linear, retention, delta or gated-delta; else empty
   Tensor decay, beta;      ///< log decay and write strength of a recurrence
   bool normalize = false;  ///< of linear
 
-  /// lse is empty for a recurrence. `dense`: with whole matrices.
+  /// Whether there is a log-sum-exp: not for a recurrence, nor for weights that are not divided by a sum.
+  bool has_lse() const;
+  /// lse is empty for a recurrence, 0 for other calls without one. `dense`: with whole matrices.
   AttentionResult run(bool dense) const;
 };
 

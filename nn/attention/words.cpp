@@ -25,6 +25,12 @@ struct Build {
   std::function<LayerPointer()> layer = {};
   bool turns = false;  // whether that layer takes rotary positions
   std::optional<RotaryOptions> rotary = {};
+  std::string normalizer = {};  // the word that chose one
+
+  void choose_normalizer(const SpecWord& w) {
+    if (!normalizer.empty()) w.fail(fmt::format("\"{}\" is a normaliser already; one can be chosen", normalizer));
+    normalizer = w.text();
+  }
 
   PartSizes part_sizes() const {
     int64_t kv = options.key_value_heads > 0 ? options.key_value_heads : sizes.heads;
@@ -68,6 +74,7 @@ void kernel_family(const SpecWord& w, Build& b) {
                            : name == "epanechnikov" ? SmoothingKernel::epanechnikov
                            : name == "boxcar"       ? SmoothingKernel::boxcar
                                                     : SmoothingKernel::gaussian;
+  if (name == "epanechnikov" || name == "boxcar") b.choose_normalizer(w);
   b.family = [&b, kernel] {
     return std::make_unique<KernelAttention>(b.sizes.dim, b.sizes.heads, KernelOptions{b.options, kernel});
   };
@@ -162,7 +169,7 @@ const std::vector<Word>& words() {
       {"retention", "retention", "RetNet: fixed decays", Kind::layer, recurrent<RetentiveAttention>},
       {"gla", "gla", "gated linear attention: learned decays", Kind::layer, recurrent<GatedLinearAttention>},
       {"delta", "delta", "DeltaNet", Kind::layer, recurrent<DeltaNet>},
-      {"gated-delta", "gated-delta", "gated DeltaNet", Kind::layer, recurrent<GatedDeltaNet>},
+      {"gated-delta", "gated-delta", "gated DeltaNet, q and k of length 1", Kind::layer, recurrent<GatedDeltaNet>},
 
       {"rope", "rope:theta=10000,interleaved,dims=R",
        "rotary positions; scaled by linear=F, ntk=F, or yarn=F or llama3=F "
@@ -172,7 +179,8 @@ const std::vector<Word>& words() {
        [](const SpecWord& w, Build& b) { b.parts.push_back(rotary_part(rotary_options(w))); }},
       {"alibi", "alibi:learned", "scores fall with the distance, by fixed or learned slopes", Kind::position,
        [](const SpecWord& w, Build& b) { b.parts.push_back(alibi_part(b.part_sizes(), w.flag("learned"))); }},
-      {"t5", "t5:buckets=32,max=128", "a learned number for each bucket of distances", Kind::position,
+      {"t5", "t5:buckets=32,max=128",
+       "a learned number for each bucket of distances; q k is scaled, T5 itself has scale:1", Kind::position,
        [](const SpecWord& w, Build& b) {
          b.parts.push_back(t5_part(b.part_sizes(), w.integer("buckets", SpecWord::kNowhere, 2, 32),
                                    w.integer("max", SpecWord::kNowhere, 2, 128)));
@@ -196,6 +204,19 @@ const std::vector<Word>& words() {
              w.integer("positions", 0, 2, std::min<int64_t>(64, std::max<int64_t>(2, b.sizes.context)))));
        }},
 
+      {"bigbird", "bigbird:window=3,global=1,random=2,block=64,seed=0",
+       "blocks of 64: the position's own and the 2 before it, the first, and 2 at random", Kind::part,
+       [](const SpecWord& w, Build& b) {
+         BigBirdOptions o;
+         o.window = w.integer("window", SpecWord::kNowhere, 1, o.window);
+         o.global = w.integer("global", SpecWord::kNowhere, 0, o.global);
+         o.random = w.integer("random", SpecWord::kNowhere, 0, o.random);
+         o.block = w.integer("block", SpecWord::kNowhere, 1, o.block);
+         o.seed = uint64_t(w.integer("seed", SpecWord::kNowhere, 0, 0));
+         o.layer = uint64_t(b.sizes.layer);
+         Mask mask = bigbird(b.sizes.context, o);
+         b.parts.push_back(plain_part(w.name(), [mask](AttentionOptions& call) { call.mask = call.mask & mask; }));
+       }},
       {"qk-norm", "qk-norm", "RMS norm of queries and keys", Kind::part,
        [](const SpecWord&, Build& b) { b.parts.push_back(qk_norm_part(b.part_sizes())); }},
       {"cosine", "cosine", "queries and keys of length 1, learned temperature", Kind::part,
@@ -208,7 +229,7 @@ const std::vector<Word>& words() {
        }},
       {"gate", "gate", "the result times sigmoid(gate(x))", Kind::part,
        [](const SpecWord&, Build& b) { b.parts.push_back(gate_part(b.part_sizes())); }},
-      {"head-dim", "head-dim:32", "width of a head, instead of dim / heads; write it before other words", Kind::part,
+      {"head-dim", "head-dim:32", "width of a head, instead of dim / heads", Kind::part,
        [](const SpecWord& w, Build& b) { b.options.head_dim = w.integer("width", 0, 1); }},
       {"sink", "sink", "a learned score that every row has besides", Kind::normalizer,
        [](const SpecWord&, Build& b) { b.parts.push_back(sink_part(b.part_sizes())); }},
@@ -242,6 +263,55 @@ constexpr PlainWord kPlainWords[] = {
     {"stick-breaking", "each key takes its part of what is left", true},
 };
 
+// Words of which the layer would lose one, or not be what either says.
+struct Clash {
+  std::set<std::string> one, other;
+  const char* why;
+};
+const std::vector<Clash>& clashes() {
+  static const std::vector<Clash> all{
+      {{"kernel"},
+       {"scale", "xl", "shaw"},
+       "the score would not be a function of the distance between query and key any more"},
+      {{"deberta", "cosine"}, {"scale"}, "that sets a scale of its own"},
+      {{"deberta"}, {"cosine"}, "each of them sets a scale of its own"},
+      {{"memory"}, {"forget", "kernel", "deberta", "moba"}, "that has something for each key of the sequence"},
+      {{"xl", "shaw"},
+       {"topk", "entmax", "stick-breaking", "cope", "talking"},
+       "that needs whole rows, which have no relative terms"},
+      {{"rope"}, {"xpos"}, "both turn queries and keys"},
+  };
+  return all;
+}
+
+void check_together(const std::vector<SpecWord>& given) {
+  std::set<std::string> names;
+  for (const SpecWord& w : given) names.insert(w.name());
+  for (const Clash& clash : clashes()) {
+    for (const SpecWord& w : given) {
+      if (!clash.one.contains(w.name())) continue;
+      for (const std::string& name : names) {
+        if (clash.other.contains(name)) w.fail(fmt::format("it doesn't go with \"{}\": {}", name, clash.why));
+      }
+    }
+  }
+  if (!names.contains("nsa")) return;
+  for (const SpecWord& w : given) {
+    static const std::set<std::string> fit{"nsa", "causal", "rope", "xpos", "qk-norm", "gate", "head-dim"};
+    if (!fit.contains(w.name()))
+      w.fail(
+          "it would change one of the three attentions of nsa; that goes with rope, xpos, qk-norm, gate and head-dim");
+  }
+}
+
+// A causal layer leaves out what some words say in general.
+void check_causal(const SpecWord& w) {
+  if (w.name() == "window" && w.has("right", 1))
+    w.fail("nothing behind a position is read anyway; write the left side alone");
+  if (w.name() == "drop" && w.has("seed", SpecWord::kNowhere))
+    w.fail("the seed is the run's; one of its own would drop the same weights in every step");
+}
+
 std::string word_of(const char* usage) {
   std::string text = usage;
   return text.substr(0, text.find(':'));
@@ -264,13 +334,21 @@ LayerPointer make_attention(const std::string& spec, const AttentionLayerSizes& 
   o.qkv_deviation = sizes.qkv_deviation;
   o.proj_deviation = sizes.proj_deviation;
 
-  std::string family, normalizer;
+  std::string family;
   std::set<std::string> seen;
-  auto only = [&](std::string& slot, const SpecWord& w, const char* what) {
-    if (!slot.empty()) w.fail(fmt::format("\"{}\" is a {} already; one can be chosen", slot, what));
-    slot = w.name();
-  };
   std::vector<SpecWord> given = parse_spec(spec);
+  const std::string first = given.front().name();
+  // Parts are as wide as a head. Masks and the scale are of q·k itself; memory is read whatever the masks say, and
+  // what is written for each key is written for it too.
+  auto rank = [](const SpecWord& w) {
+    static const std::set<std::string> early{"scale",      "window",  "chunked",       "dilated",
+                                             "longformer", "bigbird", "stick-breaking"};
+    for (const Word& word : words()) {
+      if (w.name() == word.name && (word.kind == Kind::family || word.kind == Kind::layer)) return 0;
+    }
+    return w.name() == "head-dim" ? 1 : early.contains(w.name()) ? 2 : w.name() == "memory" ? 3 : 4;
+  };
+  std::ranges::stable_sort(given, {}, rank);
   for (const SpecWord& w : given) {
     if (!seen.insert(w.name()).second) w.fail("it is there twice");
     if (build.layer && !(build.turns && w.name() == "rope"))
@@ -278,18 +356,21 @@ LayerPointer make_attention(const std::string& spec, const AttentionLayerSizes& 
     auto known = std::ranges::find_if(words(), [&](const Word& word) { return word.name == w.name(); });
     if (known != words().end()) {
       if (known->kind == Kind::family || known->kind == Kind::layer) {
-        only(family, w, "family");
-        if (&w != &given.front()) w.fail("it names a family, which comes first");
+        if (!family.empty()) w.fail(fmt::format("\"{}\" is a family already; one can be chosen", family));
+        if (w.name() != first) w.fail("it names a family, which comes first");
+        family = w.name();
       }
-      if (known->kind == Kind::normalizer || w.name() == "cope") only(normalizer, w, "normaliser");
+      if (known->kind == Kind::normalizer || w.name() == "cope") build.choose_normalizer(w);
       known->apply(w, build);
-    } else {
+    } else if (w.name() != "causal") {
       auto plain =
           std::ranges::find_if(kPlainWords, [&](const PlainWord& word) { return word_of(word.usage) == w.name(); });
-      if (plain == std::end(kPlainWords) && w.name() != "causal") unknown_word(w.name(), known_words());
-      if (plain != std::end(kPlainWords) && plain->normalizer) only(normalizer, w, "normaliser");
+      if (plain == std::end(kPlainWords)) unknown_word(w.name(), known_words());
+      if (plain->normalizer) build.choose_normalizer(w);
+      check_causal(w);
       AttentionOptions probe;
-      apply_plain_word(w, sizes.heads, probe);
+      if (!apply_plain_word(w, sizes.heads, probe))
+        w.fail(fmt::format("its number is missing, as in \"{}\"", plain->usage));
       SpecWord word = w;
       int64_t heads = sizes.heads;
       build.parts.push_back(
@@ -297,11 +378,24 @@ LayerPointer make_attention(const std::string& spec, const AttentionLayerSizes& 
     }
     w.done();
   }
+  check_together(given);
   if (build.layer) return build.layer();
   if (!build.family) return std::make_unique<GroupedQueryAttention>(sizes.dim, sizes.heads, o, std::move(build.parts));
   std::unique_ptr<GroupedQueryAttention> layer = build.family();
   for (PartPointer& part : build.parts) layer->add(std::move(part));
   return layer;
+}
+
+void check_attention(const std::string& spec, const AttentionLayerSizes& sizes) {
+  const std::unique_ptr<AttentionLayer> layer = make_attention(spec, sizes);
+  EvalMode eval;
+  NoGrad no_grad;
+  const int64_t count = std::min<int64_t>(3, sizes.context);
+  try {
+    (*layer)(reshape(arange(count * sizes.dim) / double(count * sizes.dim) - 0.5, {1, count, sizes.dim}));
+  } catch (const Error& error) {
+    throw UsageError(fmt::format("attention \"{}\": {}", spec, error.what()));
+  }
 }
 
 bool has_positions(const std::string& spec) {
@@ -342,12 +436,20 @@ std::string describe_attention_words() {
   return all;
 }
 
-std::vector<std::string> example_specs() {
+std::vector<std::string> example_specs(int64_t context) {
+  auto part = [&](int64_t of) { return std::max<int64_t>(1, context / of); };
+  auto usage_of = [&](const std::string& name, const char* usage) {
+    if (name == "moba") return fmt::format("moba:block={},count=4", part(16));
+    if (name == "nsa") return fmt::format("nsa:block={},count={},window={}", part(32), part(16), part(8));
+    if (name == "bigbird") return fmt::format("bigbird:window=3,global=1,random=2,block={}", part(16));
+    if (name == "window") return fmt::format("window:{}", part(2));
+    if (name == "chunked") return fmt::format("chunked:{}", std::max<int64_t>(1, 3 * context / 4));
+    if (name == "longformer") return fmt::format("longformer:{},{}", part(2), part(32));
+    return std::string(usage);
+  };
   std::vector<std::string> all;
   for (const Word& w : words()) {
-    std::string name = w.name, usage = w.usage;
-    if (name == "moba") usage = "moba:block=8,count=4";  // small enough for short contexts
-    if (name == "nsa") usage = "nsa:block=4,count=8,window=16";
+    std::string name = w.name, usage = usage_of(name, w.usage);
     const char* form = "mha+rope+qk-norm+{0}";  // rotary positions and norms help the others to learn
     if (name == "mha" || w.kind == Kind::layer)
       form = name == "mla" ? "{0}" : "{1}";
@@ -355,13 +457,16 @@ std::vector<std::string> example_specs() {
       form = name == "deberta" ? "{1}+qk-norm" : "{0}+rope+qk-norm";
     else if (w.kind == Kind::position)
       form = name == "rope" ? "mha+rope" : "mha+{0}+qk-norm";
-    else if (name == "head-dim")
-      form = "mha+{0}+rope+qk-norm";
     else if (name == "qk-norm")
       form = "mha+rope+qk-norm";
     all.push_back(fmt::format(fmt::runtime(form), usage, name));
   }
-  for (const PlainWord& w : kPlainWords) all.push_back(fmt::format("mha+rope+qk-norm+{}", w.usage));
+  for (const PlainWord& w : kPlainWords)
+    all.push_back(fmt::format("mha+rope+qk-norm+{}", usage_of(word_of(w.usage), w.usage)));
+  // Other forms of these words; kernel:boxcar is none, because its queries and keys have no gradient.
+  for (const char* spec : {"kernel:laplace+rope+qk-norm", "kernel:epanechnikov+rope+qk-norm", "differential+rope",
+                           "mha+alibi", "mha+rope:yarn=2,original=64"})
+    all.emplace_back(spec);
   return all;
 }
 

@@ -17,13 +17,18 @@ struct AttentionLayerSizes {
 /// One causal layer. Throws UsageError for unknown and contradictory words.
 std::unique_ptr<AttentionLayer> make_attention(const std::string& spec, const AttentionLayerSizes& sizes);
 
+/// Makes such a layer and tries it on a few positions, so that words that don't go together are found before training.
+/// Throws UsageError.
+void check_attention(const std::string& spec, const AttentionLayerSizes& sizes);
+
 /// Whether the words say where a token stands, so that the model needs no position embedding.
 bool has_positions(const std::string& spec);
 
 /// Every word with its arguments and meaning, for people.
 std::string describe_attention_words();
 
-/// One specification for each word, which makes a layer that trains.
-std::vector<std::string> example_specs();
+/// Specifications that train, at least one for each word. Windows and blocks are a part of this context, so that they
+/// leave something out.
+std::vector<std::string> example_specs(int64_t context = 128);
 
 }  // namespace rapt::inline RAPT_ABI

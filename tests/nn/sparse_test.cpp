@@ -180,6 +180,86 @@ TEST(Sparse, TilesAreSkippedRightly) {
   }
 }
 
+// Which blocks are listed, from the mask itself.
+std::vector<int> blocks_read(const Mask& mask, int64_t q, int64_t blocks, int64_t size) {
+  std::vector<int> all;
+  for (int64_t k = 0; k < blocks; ++k) {
+    uint8_t keep;
+    mask.rule().keep({0, 0, k * size + size - 1, q * size, 1, blocks * size, blocks * size}, &keep);
+    if (keep) all.push_back(int(k));
+  }
+  return all;
+}
+
+TEST(Sparse, BigBirdHasWindowGlobalAndRandomBlocks) {
+  constexpr int64_t blocks = 20, size = 4;
+  for (bool is_causal : {true, false}) {
+    const BigBirdOptions o{.block = size, .window = 2, .global = 1, .random = 3, .seed = 5, .causal = is_causal};
+    const Mask mask = bigbird(blocks * size, o);
+    for (int64_t q = 0; q < blocks; ++q) {
+      std::vector<int> read = blocks_read(mask, q, blocks, size);
+      if (q == 0) {
+        EXPECT_EQ(read.size(), size_t(blocks));  // global
+        continue;
+      }
+      auto has = [&](int64_t k) { return std::ranges::count(read, int(k)) == 1; };
+      int64_t others = 0;
+      for (int64_t k = 0; k < blocks; ++k) {
+        const bool fixed = k == 0 || std::abs(q - k) < o.window;
+        EXPECT_TRUE(!fixed || has(k)) << q << " " << k;
+        if (fixed || !has(k)) continue;
+        ++others;
+        EXPECT_TRUE(k < q || !is_causal);
+      }
+      const int64_t before = std::max<int64_t>(0, q - 2);  // neither global nor near
+      EXPECT_EQ(others, is_causal ? std::min<int64_t>(3, before) : 3) << q;
+    }
+  }
+  auto row = [](BigBirdOptions o, int64_t positions) {
+    o.block = size;
+    return blocks_read(bigbird(positions, o), 12, 13, size);
+  };
+  const int64_t all = blocks * size;
+  EXPECT_EQ(row({.seed = 1}, all), row({.seed = 1}, all));
+  EXPECT_NE(row({.seed = 1}, all), row({.seed = 2}, all));
+  EXPECT_NE(row({.seed = 1}, all), row({.seed = 1, .layer = 1}, all));
+  EXPECT_EQ(row({.seed = 1}, all), row({.seed = 1}, 13 * size));  // a longer context draws the same
+  EXPECT_THROW(bigbird(16, {.block = 0}), Error);
+  EXPECT_THROW(bigbird(16, {.window = 0}), Error);
+}
+
+// Layers within a mask: that of a list of blocks, of every second key, of BigBird.
+TEST(Sparse, MaskedAttentionIsAttentionWithTheMask) {
+  manual_seed(7);
+  Tensor x = normal({2, 19, 8});
+  const Mask masks[] = {block_list(Tokens({3, 3}, {1, 0, 0, 1, 1, 0, 1, 0, 1}), 7), dilated(2), window(2) | global(1),
+                        bigbird(19, {.block = 2, .window = 1, .random = 1})};
+  for (const Mask& mask : masks) {
+    SCOPED_TRACE(mask.name());
+    MaskedAttention attend(8, 2, mask);
+    const Heads t = head_of(attend, select(x, 0, 1), 1);
+    std::vector<Tensor> rows;
+    for (int64_t i = 0; i < 19; ++i) {
+      std::vector<double> scores;
+      std::vector<bool> read;
+      for (int64_t j = 0; j <= i; ++j) {
+        uint8_t keep;
+        mask.rule().keep({1, 1, j, i, 1, 19, 19}, &keep);
+        scores.push_back(dot(t.q, i, t.k, j) / 2);
+        read.push_back(keep != 0);
+      }
+      rows.push_back(mix(softmax_over(scores, read), t.v));
+    }
+    Tensor other = zeros({19, 4});  // the first head's part of the projection is taken away
+    NoGrad no_grad;
+    Tensor weight = attend.proj.weight.detach();
+    for (int64_t r = 0; r < 8; ++r) {
+      for (int64_t c = 0; c < 4; ++c) weight.set({r, c}, 0);
+    }
+    expect_near(select(attend(x), 0, 1), attend.proj(cat(std::vector<Tensor>{other, stack(rows, 0)}, 1)));
+  }
+}
+
 TEST(Sparse, EverythingChosenIsPlainAttention) {
   manual_seed(4);
   MixtureOfBlockAttention attend(8, 2, {.block = 4, .count = 100});

@@ -2,9 +2,12 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 
 #include "../../core/random.h"
+#include "../../nn/attention/grouped_query.h"
+#include "../../nn/attention/spec.h"
 #include "../../nn/gpt.h"
 #include "../../optim/adamw.h"
 
@@ -76,7 +79,7 @@ TEST_P(EachSpec, StepsLikeTheWhole) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Words, EachSpec, testing::ValuesIn(example_specs()), [](const auto& each) {
+INSTANTIATE_TEST_SUITE_P(Words, EachSpec, testing::ValuesIn(example_specs(12)), [](const auto& each) {
   std::string name = each.param;
   for (char& c : name) c = std::isalnum(static_cast<unsigned char>(c)) ? c : '_';
   return name;
@@ -84,7 +87,7 @@ INSTANTIATE_TEST_SUITE_P(Words, EachSpec, testing::ValuesIn(example_specs()), []
 
 std::string error_of(const std::string& spec) {
   try {
-    make_attention(spec, {.dim = 32, .heads = 4, .context = 12});
+    check_attention(spec, {.dim = 32, .heads = 4, .context = 12});
   } catch (const UsageError& error) {
     return error.what();
   }
@@ -113,6 +116,169 @@ TEST(AttentionWords, SayWhatIsWrong) {
   expect("linear+softcap:3", "stands alone");
   expect("kernel:gausian", "did you mean \"gaussian\"?");
   expect("mha+inverted", "there is no word");
+  expect("mha+softcap", "missing, as in \"softcap:30\"");
+  expect("mha+window:2,5", "nothing behind");
+  expect("mha+drop:0.1,seed=3", "the run's");
+  expect("mha+causal:top-left", "takes none");
+  expect("mha+rope+xpos", "both turn");
+  expect("mha+head-dim:7+rope", "turn in pairs");
+}
+
+TEST(AttentionWords, RefuseWhatWouldBeLost) {
+  auto refused = [](const std::string& spec, const std::string& part) {
+    EXPECT_NE(error_of(spec).find(part), std::string::npos) << spec << " gives: " << error_of(spec);
+  };
+  for (const char* kernel : {"epanechnikov", "boxcar"}) {
+    for (const char* other : {"sink", "sigmoid", "talking", "cope", "plus-one", "topk:3", "signed"})
+      refused(fmt::format("kernel:{}+{}", kernel, other), "is a normaliser already");
+  }
+  EXPECT_EQ(error_of("kernel:gaussian+sink"), "");
+  for (const char* other : {"softcap:3", "alibi", "sink", "drop:0.1", "t5", "window:3", "temperature", "memory"})
+    refused(fmt::format("nsa:block=2+{}", other), "one of the three attentions");
+  EXPECT_EQ(error_of("nsa:block=2+rope+qk-norm+gate+head-dim:4"), "");
+  for (const char* spec : {"mha+scale:2+cosine", "mha+cosine+scale:2", "deberta+scale:2", "deberta+cosine"})
+    refused(spec, "scale of its own");
+  for (const char* other : {"scale:2", "xl", "shaw"}) refused(fmt::format("kernel+{}", other), "distance");
+  for (const char* spec :
+       {"mha+memory:2+forget", "mha+forget+memory:2", "kernel+memory:2", "moba:block=2+memory:2", "deberta+memory:2"})
+    refused(spec, "each key");
+  for (const char* relative : {"xl", "shaw"}) {
+    for (const char* rows : {"topk:3", "entmax", "stick-breaking", "cope", "talking"})
+      refused(fmt::format("mha+{}+{}", relative, rows), "whole rows");
+  }
+}
+
+// Any two words either are refused before training, or a model of them takes a step, and generates what it trains.
+TEST(AttentionWords, EveryPairIsRefusedOrTrains) {
+  std::vector<std::string> families, others;
+  for (const std::string& spec : example_specs(12)) {
+    std::vector<SpecWord> given = parse_spec(spec);
+    std::string head = given.front().text();
+    if (std::ranges::find(families, head) == families.end()) families.push_back(head);
+    for (size_t i = 1; i < given.size(); ++i) {
+      if (std::ranges::find(others, given[i].text()) == others.end()) others.push_back(given[i].text());
+    }
+  }
+  families.emplace_back("kernel:boxcar");
+  families.emplace_back("gqa:kv=1");
+  std::vector<std::string> pairs;
+  for (const std::string& family : families) {
+    for (const std::string& word : others) pairs.push_back(family + "+" + word);
+  }
+  for (const std::string& a : others) {
+    for (const std::string& b : others) {
+      if (a != b) pairs.push_back("mha+" + a + "+" + b);
+    }
+  }
+  Tokens x = numbers({2, 9}, 3), y = numbers({2, 9}, 5);
+  int trained = 0;
+  for (const std::string& spec : pairs) {
+    SCOPED_TRACE(spec);
+    GptConfig c = tiny(spec);
+    c.layers = 1;
+    try {
+      check_model(c);
+    } catch (const UsageError&) {
+      continue;
+    }
+    ++trained;
+    manual_seed(5);
+    Gpt gpt(c);
+    Tensor loss = gpt.loss(x, y);
+    ASSERT_TRUE(std::isfinite(loss.item()));
+    backward(loss);
+    EvalMode eval;
+    Tensor whole = gpt(x);
+    auto cache = gpt.make_cache();
+    gpt.next(Tokens({2, 5}, {x.ids[0], x.ids[1], x.ids[2], x.ids[3], x.ids[4], x.ids[9], x.ids[10], x.ids[11],
+                             x.ids[12], x.ids[13]}),
+             cache);
+    std::vector<Real> got = gpt.next(Tokens({2, 1}, {x.ids[5], x.ids[14]}), cache).to_vector();
+    std::vector<Real> expected = select(whole, 1, 5).to_vector();
+    for (size_t i = 0; i < got.size(); ++i) ASSERT_NEAR(got[i], expected[i], 1e-4);
+  }
+  EXPECT_GT(trained, 1000);
+}
+
+// One layer of `spec` with parameters like those of another, at x.
+Tensor of_spec(const std::string& spec, const Tensor& x) {
+  manual_seed(6);
+  auto layer = make_attention(spec, {.dim = 32, .heads = 4, .context = 12});
+  for (const NamedTensor& p : layer->parameters()) {
+    Random draws{7, 0};
+    for (char c : p.name) draws.stream = draws.stream * 31 + uint64_t(c);
+    Tensor t = p.tensor.detach();
+    for (int64_t i = 0; i < t.numel(); ++i) t.mutable_data()[i] = Real(0.3 * draws.normal(uint64_t(i)));
+  }
+  EvalMode eval;
+  return (*layer)(x);
+}
+
+// Where an order would not be what anybody means, words mean the same in any.
+TEST(AttentionWords, OrderThatMattersNot) {
+  Tensor x = normal({2, 12, 32});
+  for (auto [one, other] : {std::pair{"mha+scale:0.7+shaw:3", "mha+shaw:3+scale:0.7"},
+                            {"mha+head-dim:16+qk-norm", "mha+qk-norm+head-dim:16"},
+                            {"mha+memory:3+window:2", "mha+window:2+memory:3"},
+                            {"mha+memory:3+dynamic", "mha+dynamic+memory:3"},
+                            {"mha+memory:3+xl", "mha+xl+memory:3"},
+                            {"mha+head-dim:16+memory:3", "mha+memory:3+head-dim:16"}}) {
+    SCOPED_TRACE(one);
+    EXPECT_EQ(of_spec(one, x).to_vector(), of_spec(other, x).to_vector());
+  }
+}
+
+// Memory is read besides what a mask leaves: as whole keys behind which the mask begins.
+TEST(AttentionWords, MemoryIsReadBehindAnyMask) {
+  constexpr int64_t N = 12, count = 3;
+  manual_seed(8);
+  Tensor x = normal({1, N, 32});
+  const std::pair<const char*, Mask> cases[] = {{"window:2", window(2)},
+                                                {"chunked:5", chunked(5)},
+                                                {"dilated:3", dilated(3)},
+                                                {"longformer:1,2", window(1) | global(2)},
+                                                {"stick-breaking", strictly_causal()}};
+  for (const auto& [word, mask] : cases) {
+    SCOPED_TRACE(word);
+    manual_seed(9);
+    auto layer = make_attention(fmt::format("mha+{}+memory:{}", word, count), {.dim = 32, .heads = 4, .context = N});
+    const auto& attend = dynamic_cast<const GroupedQueryAttention&>(*layer);
+    Tensor keys, values;
+    for (const NamedTensor& p : layer->parameters()) {
+      if (p.name == "memory.keys") keys = p.tensor;
+      if (p.name == "memory.values") values = p.tensor;
+    }
+    Tensor qkv = reshape(attend.qkv(x), {1, N, 12, 8});
+    auto part = [&](int64_t i) { return transpose(slice(qkv, 2, 4 * i, 4 * i + 4), 1, 2); };
+    Tensor keep = zeros({N, N + count});
+    for (int64_t i = 0; i < N; ++i) {
+      for (int64_t j = 0; j < N + count; ++j) {
+        uint8_t read = j < count;
+        if (j >= count && j - count <= i) mask.rule().keep({0, 0, j - count, i, 1, N, N}, &read);
+        keep.set({i, j}, Real(read));
+      }
+    }
+    AttentionOptions options{.mask = keep_where(keep)};
+    if (std::string(word) == "stick-breaking") options.normalizer = stick_breaking();
+    Tensor y = attention_dense(part(0), cat(std::vector<Tensor>{keys, part(1)}, 2),
+                               cat(std::vector<Tensor>{values, part(2)}, 2), options);
+    Tensor expected = attend.proj(reshape(transpose(y, 1, 2), {1, N, 32}));
+    std::vector<Real> a = (*layer)(x).to_vector(), b = expected.to_vector();
+    for (size_t i = 0; i < a.size(); ++i) EXPECT_NEAR(a[i], b[i], 1e-5);
+  }
+}
+
+// The examples are to learn with their masks, so these must leave something out at the context of the tests.
+TEST(AttentionWords, ExamplesMaskSomething) {
+  for (const std::string& spec : example_specs(12)) {
+    for (const SpecWord& w : parse_spec(spec)) {
+      if (w.name() != "window" && w.name() != "chunked" && w.name() != "longformer" && w.name() != "bigbird" &&
+          w.name() != "dilated")
+        continue;
+      Tensor x = normal({1, 12, 32});
+      EXPECT_NE(of_spec("mha+" + w.text(), x).to_vector(), of_spec("mha", x).to_vector()) << w.text();
+    }
+  }
 }
 
 TEST(AttentionWords, PositionsReplaceTheEmbedding) {

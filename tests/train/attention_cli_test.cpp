@@ -52,7 +52,9 @@ TEST(AttentionProgram, EveryWordAgreesWithItsDenseTwin) {
   File f = inputs(), without = inputs(false), square = inputs(false);
   square.reals["k"] = normal({B, G, N, D}, 0, Real(0.3));
   square.reals["v"] = normal({B, G, N, Dv});
-  File documents = f, padded = f;
+  File documents = f, padded = f, listed = f;
+  listed.shapes["blocks"] = {4, 4};
+  listed.integers["blocks"] = {1, 0, 0, 0, 1, 1, 0, 0, 0, 1, 1, 0, 1, 0, 0, 1};
   documents.shapes["document"] = padded.shapes["pad"] = {B, M};
   for (int64_t i = 0; i < B * M; ++i) {
     documents.integers["document"].push_back(i % M / 8);
@@ -71,6 +73,8 @@ TEST(AttentionProgram, EveryWordAgreesWithItsDenseTwin) {
       {"longformer:3,2", f},
       {"document", documents},
       {"padding", padded},
+      {"blocks:6", listed},
+      {"causal+blocks:7", listed},
       {"mask", add(f, {{"keep", from_values({N, 1}, std::vector<Real>(N, 1))}})},
       {"bias", add(f, {{"bias", normal({H, N, 1})}})},
       {"scale:0.3+softcap:3", f},
@@ -81,6 +85,7 @@ TEST(AttentionProgram, EveryWordAgreesWithItsDenseTwin) {
       {"distance", add(f, {{"table", normal({H, N + M - 1})}})},
       {"forget", add(f, {{"f", uniform({B, H, M}, -1, 0)}})},
       {"shaw", add(f, {{"rk", normal({7, D})}, {"rv", normal({7, Dv})}})},
+      {"softcap:3+softcap:2", f},
       {"xl", add(f, {{"u", normal({H, D})}, {"w", normal({H, D})}, {"r", normal({H, N + M - 1, D})}})},
       {"causal+cope", add(f, {{"e", normal({5, D})}})},
       {"stick-breaking", without},
@@ -130,6 +135,49 @@ TEST(AttentionProgram, EveryWordAgreesWithItsDenseTwin) {
   }
 }
 
+// out by one specification and by another.
+void expect_same(const TemporaryFolder& folder, const std::string& a, const std::string& b, bool same = true) {
+  for (const auto& [spec, to] : {std::pair{a, "a.safetensors"}, std::pair{b, "b.safetensors"}}) {
+    Result r = rapt(folder, "attention --spec '" + spec + "' --in in.safetensors --out " + to);
+    ASSERT_EQ(r.code, 0) << r.err;
+  }
+  Tensor x = Safetensors::open(folder / "a.safetensors").tensor("out"),
+         y = Safetensors::open(folder / "b.safetensors").tensor("out");
+  EXPECT_EQ(x.to_vector() == y.to_vector(), same) << a << " and " << b;
+}
+
+TEST(AttentionProgram, PrefixAndScaleMeanTheSameInAnyOrder) {
+  TemporaryFolder folder;
+  File f = inputs(false);
+  f.reals["rk"] = normal({7, D});
+  f.reals["rv"] = normal({7, Dv});
+  f.shapes["document"] = {B, M};
+  for (int64_t i = 0; i < B * M; ++i) f.integers["document"].push_back(i % M / 12);
+  f.write(folder / "in.safetensors");
+  expect_same(folder, "prefix:12", "causal", false);
+  for (const char* spec : {"causal+prefix:12", "prefix:12+causal", "prefix:12+causal:bottom-right"})
+    expect_same(folder, "prefix:12", spec);
+  for (const char* spec : {"document+causal+prefix:12", "document+prefix:12+causal", "causal+document+prefix:12"})
+    expect_same(folder, "document+prefix:12", spec);
+  expect_same(folder, "scale:0.3+shaw", "shaw+scale:0.3");
+  expect_same(folder, "scale:0.3+shaw", "shaw", false);
+}
+
+// A list of blocks is the mask that it spells.
+TEST(AttentionProgram, BlocksAreTheMaskTheySpell) {
+  TemporaryFolder folder;
+  File f = inputs(false);
+  f.shapes["blocks"] = {4, 4};
+  f.integers["blocks"] = {1, 0, 0, 0, 1, 1, 0, 0, 0, 1, 1, 0, 1, 0, 0, 1};
+  f.shapes["keep"] = {N, M};
+  for (int64_t i = M - N; i < M; ++i) {
+    for (int64_t j = 0; j < M; ++j) f.integers["keep"].push_back(f.integers["blocks"][size_t(i / 6 * 4 + j / 6)]);
+  }
+  f.write(folder / "in.safetensors");
+  expect_same(folder, "blocks:6", "mask");
+  expect_same(folder, "blocks:6", "mha", false);
+}
+
 TEST(AttentionProgram, ExplainsBenchesAndLists) {
   TemporaryFolder folder;
   inputs().write(folder / "in.safetensors");
@@ -155,11 +203,26 @@ TEST(AttentionProgram, SaysWhatIsWrong) {
   wrong.reals["bias"] = zeros({3, 5});
   wrong.reals["table"] = zeros({H, 8});
   wrong.reals["sink"] = zeros({H});
+  wrong.reals["h"] = zeros({H});
+  wrong.reals["rk"] = zeros({7, D});
+  wrong.reals["rv"] = zeros({5, Dv});
+  wrong.reals["u"] = wrong.reals["w"] = zeros({H, D});
+  wrong.reals["r"] = zeros({H, N + M - 1, D});
+  wrong.shapes["blocks"] = {2, 2};
+  wrong.integers["blocks"] = {1, 1, 1, 1};
   wrong.write(folder / "wrong.safetensors");
   File heads = inputs();
   heads.reals["k"] = normal({B, 3, M, D});
   heads.reals["v"] = normal({B, 3, M, Dv});
   heads.write(folder / "heads.safetensors");
+  File kernel = inputs();
+  kernel.reals["h"] = ones({H});
+  kernel.reals["rk"] = zeros({7, D});
+  kernel.reals["rv"] = zeros({7, Dv});
+  kernel.reals["u"] = kernel.reals["w"] = zeros({H, D});
+  kernel.reals["r"] = zeros({H, N + M - 1, D});
+  kernel.reals["gamma"] = kernel.reals["b"] = full({H}, -1);
+  kernel.write(folder / "kernel.safetensors");
   make_file(folder / "broken.safetensors", "no");
   struct {
     const char *arguments, *expected;
@@ -172,6 +235,28 @@ TEST(AttentionProgram, SaysWhatIsWrong) {
       {"--spec sink+plus-one --in wrong.safetensors --out o", "one normaliser", 2},
       {"--spec linear+softcap:3 --in in.safetensors --out o", "recurrence", 2},
       {"--spec t5:bukets=8 --in wrong.safetensors --out o", "did you mean \"buckets\"", 2},
+      {"--spec drop:0.1,seed=1+drop:0.3 --in in.safetensors --out o", "there twice", 2},
+      {"--spec scale:1+scale:2 --in in.safetensors --out o", "there twice", 2},
+      {"--spec shaw+shaw --in kernel.safetensors --out o", "there twice", 2},
+      {"--spec xl+xl --in kernel.safetensors --out o", "there twice", 2},
+      {"--spec rope+rope --in in.safetensors --out o", "there twice", 2},
+      {"--spec causal:top-left+prefix:3 --in in.safetensors --out o", "a prefix is causal", 2},
+      {"--spec rbf+scale:2 --in kernel.safetensors --out o", "no scale", 2},
+      {"--spec laplace+xl --in kernel.safetensors --out o", "not be a function of", 2},
+      {"--spec xl+laplace --in kernel.safetensors --out o", "no xl", 2},
+      {"--spec epanechnikov+shaw --in kernel.safetensors --out o", "not be a function of", 2},
+      {"--spec shaw+rbf --in kernel.safetensors --out o", "no score word before", 2},
+      {"--spec rbf+rope --in kernel.safetensors --out o", "not be a function of", 2},
+      {"--spec linear+window:3 --in in.safetensors --out o", "recurrence", 2},
+      {"--spec retention --in kernel.safetensors --out o", "gamma of at least 0, got -1", 3},
+      {"--spec rbf --in wrong.safetensors --out o", "h above 0, got 0", 3},
+      {"--spec shaw --in wrong.safetensors --out o", "the same C", 3},
+      {"--spec blocks:8 --in wrong.safetensors --out o", "at least (3, 3)", 3},
+      {"--spec blocks:8 --in in.safetensors --out o", "needs an integer tensor \"blocks\"", 3},
+      {"--spec stick-breaking --backward --in in.safetensors --out o", "no log-sum-exp", 3},
+      {"--spec entmax --backward --in in.safetensors --out o", "no log-sum-exp", 3},
+      {"--spec relu:2 --backward --in in.safetensors --out o", "no log-sum-exp", 3},
+      {"--spec sigmoid --backward --in kernel.safetensors --out o", "no log-sum-exp", 3},
       {"--spec causal --out o", "--in is missing", 2},
       {"--spec causal --in in.safetensors", "nothing to do", 2},
       {"--spec alibi --in in.safetensors --out o", "slope", 3},

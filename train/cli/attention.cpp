@@ -129,7 +129,7 @@ int run(const AttentionArguments& a) {
                      result.out.shape, dout.shape);
     Tensor objective = sum(result.out * dout);
     if (tensors.reals.contains("dlse")) {
-      check<DataError>(bool(result.lse), "{}: there is a dlse, but {} has no log-sum-exp", a.in, a.spec);
+      check<DataError>(call.has_lse(), "{}: there is a dlse, but {} has no log-sum-exp", a.in, a.spec);
       Tensor dlse = tensors.reals.at("dlse").detach();
       check<DataError>(dlse.shape == result.lse.shape, "{}: dlse must have the shape of lse, {}, but is {}", a.in,
                        result.lse.shape, dlse.shape);
