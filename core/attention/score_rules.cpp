@@ -21,6 +21,7 @@ struct BroadcastChecked : ScoreRule {
             name(), t.shape, s.batch, s.heads, s.queries, s.keys);
     }
   }
+  bool reads_in_place() const override { return true; }
 };
 
 // A lambda that reads its tables at (at).
@@ -141,7 +142,9 @@ struct T5Rule final : ShapeChecked {
 
 struct RelativeBias final : ShapeChecked {
   explicit RelativeBias(const Tensor& table) : ShapeChecked("distance") { tables = {table}; }
-  Shapes shapes(const ScoreShape& s) const override { return {{s.heads, s.queries + s.keys - 1}}; }
+  Shapes shapes(const ScoreShape& s) const override {
+    return {{s.heads, std::max<int64_t>(0, s.queries + s.keys - 1)}};
+  }
   static int64_t first(const Strip& s, const Table* t) { return s.head * t->shape[1] + s.key - s.row + s.queries - 1; }
   void apply(const Strip& s, const Table* t, Real* scores) const override {
     const Real* from = t->data + first(s, t);

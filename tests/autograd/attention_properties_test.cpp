@@ -134,6 +134,40 @@ TEST(AttentionIdentity, RowsOfScoreGradientsSumToTheGradientOfTheLogSumExp) {
   EXPECT_LE(relative_difference(squeeze(gradient(b), 3), dlse), kPropertyTolerance * 10);
 }
 
+// Tables whose shapes could be taken for those of a bias: several tasks add to each of their entries.
+TEST(Attention, TablesWithTheShapeOfABiasHaveTheSameBitsForAnyNumberOfThreads) {
+  const int64_t n = 511, heads = 511;
+  auto shaw = [] {
+    Leaves x(n, n, 1);
+    Tensor table = requires_grad(normal({1, n, n}));
+    Score read = score_modifier(
+        [](auto s, At at, auto t) {
+          return s + t(at.head, at.row, std::clamp<int64_t>(at.key - at.query, -255, 255) + 255);
+        },
+        table);
+    backward(sum(attend(x, {.score = read}) * normal({2, 1, n, 8})));
+    return gradient(table).to_vector();
+  };
+  auto forget = [] {  // (B, H, M) with H = N
+    manual_seed(6);
+    Tensor q = normal({1, heads, heads, 2}), k = normal({1, heads, heads, 2});
+    Tensor table = requires_grad(normal({1, heads, heads}));
+    backward(sum(attention(q, k, k, {.mask = window(9), .score = forget_gate(table)}) * normal(q.shape)));
+    return gradient(table).to_vector();
+  };
+  int saved = threads();
+  set_threads(1);
+  const std::vector<Real> one = shaw(), one_forget = forget();
+  for (int repetition = 0; repetition < 20; ++repetition) {
+    set_threads(2 + repetition % 3);
+    ASSERT_EQ(shaw(), one) << repetition;
+    if (repetition < 3) {
+      ASSERT_EQ(forget(), one_forget) << repetition;
+    }
+  }
+  set_threads(saved);
+}
+
 TEST(Attention, RowsWithoutKeys) {
   Tokens padding;
   padding.shape = {2, 70};
@@ -302,6 +336,7 @@ TEST(Attention, SaysWhatDoesNotFit) {
   Score indices = score_modifier([](auto s, At at, auto t) { return s + t(at.head, 0); }, ones({2}));
   expect({.score = indices}, "number of indices");
   EXPECT_THROW(attention(x.q, slice(x.k, 2, 0, 3), x.v), Error);
+  EXPECT_NE(error_of([&] { attention(x.q, x.k, slice(x.v, 3, 0, 0)); }).find("Dv at least 1"), std::string::npos);
   EXPECT_THROW(attention(x.q, slice(x.k, 3, 0, 3), x.v), Error);
   EXPECT_THROW(attention(slice(x.q, 1, 0, 1), x.k, x.v), Error);
   EXPECT_THROW(attention(select(x.q, 0, 0), x.k, x.v), Error);

@@ -77,6 +77,21 @@ TEST_P(EachVariant, SameBitsForAnyNumberOfThreads) {
   set_threads(saved);
 }
 
+// No rows, no keys, no batch: results and gradients of whatever there is are 0.
+TEST_P(EachVariant, EmptySizes) {
+  for (AttentionSizes sizes : {AttentionSizes{.queries = 0}, AttentionSizes{.keys = 0},
+                               AttentionSizes{.queries = 0, .keys = 0}, AttentionSizes{.batch = 0}}) {
+    SCOPED_TRACE(fmt::format("B {}, N {}, M {}", sizes.batch, sizes.queries, sizes.keys));
+    AttentionOutcome outcome = attend(GetParam(), setting(sizes), false);
+    EXPECT_EQ(outcome.out.shape, (Shape{sizes.batch, sizes.heads, sizes.queries, sizes.value_dim}));
+    for (Real y : outcome.out.to_vector()) EXPECT_EQ(y, 0);
+    for (const Tensor& g : outcome.gradients) {
+      const bool sink = GetParam().name.find("sink") != std::string::npos && g.rank() == 1;  // has the lse's
+      for (Real x : g.to_vector()) EXPECT_TRUE(sink ? std::isfinite(x) : x == 0) << x;
+    }
+  }
+}
+
 // What comes later must not touch a bit of what came before.
 TEST_P(EachVariant, KeepsTheCausalPrefix) {
   if (GetParam().name.starts_with("inverted")) GTEST_SKIP() << "keys are shared out among all queries";
