@@ -48,7 +48,10 @@ struct ShapeChecked : ScoreRule {
       const Shape& is = tables[t].shape;
       bool fits = is.rank == int(expected[t].size());
       for (int d = 0; fits && d < is.rank; ++d) fits = expected[t][size_t(d)] < 0 || is[d] == expected[t][size_t(d)];
-      check(fits, "attention: {} expected a tensor ({}), got {}", name(), fmt::join(expected[t], ", "), is);
+      std::string sizes;
+      for (int64_t size : expected[t]) sizes += (sizes.empty() ? "" : ", ") + (size < 0 ? "any" : std::to_string(size));
+      check(fits, "attention: {} expected its tensor {} of {} to be ({}), got {}", name(), t + 1, tables.size(), sizes,
+            is);
     }
   }
 };
@@ -87,8 +90,8 @@ struct Softcap final : ScoreRule {
   }
   void pull_back(const Strip& s, const Table*, const Real* scores, Real* gradient) const override {
     for (int64_t i = 0; i < s.count; ++i) {
-      Real t = math::tanh(scores[i] / c);
-      gradient[i] *= 1 - t * t;
+      Real t = math::tanh(scores[i] / c), slope = gradient[i] * (1 - t * t);
+      gradient[i] = gradient[i] == 0 ? 0 : slope;  // masked: the score may be NaN
     }
   }
 };
