@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <memory>
 
 #include "../../core/view.h"
@@ -138,16 +139,26 @@ AttentionResult run(Attention op, std::vector<Tensor> inputs, bool want_lse, Whe
   return result;
 }
 
-// Softmax over the queries first: its logarithm C (B, H, M) is the log-sum-exp of attention with queries and keys
-// exchanged; then −C is a bias on each key, and the second softmax divides by the row's sum.
-AttentionResult inverted(const Tensor& q, const Tensor& k, const Tensor& v, const AttentionOptions& options,
-                         Where where) {
+void check_inverted(const AttentionOptions& options) {
   check(!options.relative_keys && !options.relative_values,
         "attention: the inverted softmax has no relative terms; use attention_dense");
+}
+
+// The options of the inverted softmax's first call, in which queries and keys are exchanged.
+AttentionOptions exchanged(const AttentionOptions& options) {
   AttentionOptions over_queries;
   over_queries.mask = transposed(options.mask);
   over_queries.score = transposed(options.score);
   over_queries.scale = options.scale;
+  return over_queries;
+}
+
+// Softmax over the queries first: its logarithm C (B, H, M) is the log-sum-exp of attention with queries and keys
+// exchanged; then −C is a bias on each key, and the second softmax divides by the row's sum.
+AttentionResult inverted(const Tensor& q, const Tensor& k, const Tensor& v, const AttentionOptions& options,
+                         Where where) {
+  check_inverted(options);
+  const AttentionOptions over_queries = exchanged(options);
   Tensor nothing = zeros({q.shape[0], q.shape[1], q.shape[2], 1});
   Tensor c = attention_with_lse(repeat_heads(k, q.shape[1], where), q, nothing, over_queries, where).lse;
   AttentionOptions over_keys = options;
@@ -211,16 +222,33 @@ Tensor attention_weights(const Tensor& q, const Tensor& k, const AttentionOption
 }
 
 AttentionPlan explain(const Shape& q, const Shape& k, const Shape& v, const AttentionOptions& options) {
-  std::vector<Tensor> tables;
-  for (const Tensor& t : options.tables()) tables.push_back(t.detach());
-  AttentionOptions shown = options;
-  if (options.normalizer.kind == Normalizer::Kind::inverted) shown.normalizer = {};
   // numbers are never looked at, so one is enough
   auto of = [](const Shape& s) { return view::expand(scalar(0), s); };
-  WeightDropout dropout = options.dropout_state.value_or(WeightDropout{options.dropout});
-  AttentionPlan plan = plan_attention({of(q), of(k), of(v), shown, tables, dropout});
-  if (options.normalizer.kind == Normalizer::Kind::inverted)
-    plan.variant += "; after one such call with queries and keys exchanged, for the softmax over the queries";
+  auto plan_of = [&](const Shape& queries, const Shape& keys, const Shape& values, const AttentionOptions& o) {
+    std::vector<Tensor> tables;
+    for (const Tensor& t : o.tables()) tables.push_back(t.detach());
+    return plan_attention(
+        {of(queries), of(keys), of(values), o, tables, o.dropout_state.value_or(WeightDropout{o.dropout})});
+  };
+  if (options.normalizer.kind != Normalizer::Kind::inverted) return plan_of(q, k, v, options);
+  check_inverted(options);
+  check(q.rank == 4 && k.rank == 4, "attention: q, k and v must be (B, H, N, D), but are {}, {} and {}", q, k, v);
+  AttentionOptions second = options;
+  second.normalizer = {};
+  second.score = options.score | bias(of({k[0], q[1], 1, k[2]}));
+  AttentionPlan plan = plan_of(q, k, v, second);
+  const AttentionPlan first = plan_of({k[0], q[1], k[2], k[3]}, q, {q[0], q[1], q[2], 1}, exchanged(options));
+  plan.variant += "; after one such call with queries and keys exchanged, for the softmax over the queries";
+  plan.tiles += first.tiles;
+  plan.skipped += first.skipped;
+  plan.full += first.full;
+  plan.partial += first.partial;
+  plan.forward_tasks += first.forward_tasks;
+  plan.backward_tasks += first.backward_tasks;
+  plan.forward_operations += first.forward_operations;
+  plan.backward_operations += first.backward_operations;
+  plan.saved_bytes += first.saved_bytes;
+  plan.backward_bytes = std::max(plan.backward_bytes, first.backward_bytes);  // one after the other
   return plan;
 }
 

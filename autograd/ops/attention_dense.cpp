@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <cmath>
 #include <functional>
+#include <limits>
 
 #include "../../core/attention/problem.h"
 #include "../../core/view.h"
@@ -120,6 +121,19 @@ Tensor keep_matrix(const Mask& mask, const Shape& shape) {
   });
 }
 
+// (B, Hkv, M, 1): 1 for keys that some query of some head of the group reads.
+Tensor read_keys(const Tensor& keep, int64_t kv_heads) {
+  const Shape& s = keep.shape;
+  Tensor some = zeros({s[0], kv_heads, s[3], 1});
+  const Real* from = keep.data();
+  Real* to = some.mutable_data();
+  for (int64_t row = 0; row < s[0] * s[1] * s[2]; ++row) {
+    const int64_t head = row / s[2], kv = head / s[1] * kv_heads + head % s[1] / (s[1] / kv_heads);
+    for (int64_t j = 0; j < s[3]; ++j) to[kv * s[3] + j] = std::max(to[kv * s[3] + j], from[row * s[3] + j]);
+  }
+  return some;
+}
+
 Tensor dropout_matrix(const WeightDropout& dropout, const Shape& shape) {
   return matrix_of(shape, [&](Strip s, Real* strip) {
     Real factors[4 * kTile];
@@ -184,9 +198,10 @@ Weights top_k_weights(const Tensor& scores, int64_t k) {
   const int64_t width = scores.shape[-1];
   Tensor kept = by_rows(scores, [&](const Real* row, Real* keep) {
     std::vector<Real> sorted(row, row + width);
+    std::erase_if(sorted, [](Real s) { return std::isnan(s); });  // kept, so that its row becomes NaN
     std::ranges::sort(sorted, std::greater<>());
-    Real threshold = sorted[size_t(std::min(k, width) - 1)];
-    for (int64_t j = 0; j < width; ++j) keep[j] = Real(row[j] >= threshold);
+    Real threshold = sorted.empty() ? -kInf : sorted[size_t(std::min(k, int64_t(sorted.size())) - 1)];
+    for (int64_t j = 0; j < width; ++j) keep[j] = Real(!(row[j] < threshold));
   });
   return softmax_rows(where(kept, scores, -kInf), {});
 }
@@ -216,8 +231,10 @@ Tensor entmax_weights(const Tensor& scores, const Tensor& keep, double alpha) {
       (total > 1 ? low : high) = middle;
     }
     std::fill_n(t, width, std::isfinite(low) ? Real(low) : Real(0));
+    if (std::any_of(row, row + width, [](Real s) { return std::isnan(s); }))
+      std::fill_n(t, width, std::numeric_limits<Real>::quiet_NaN());
   });
-  Tensor inside = keep * where(constant(x - threshold, [](Real over) { return Real(over > 0); }), 1, 0);
+  Tensor inside = keep * where(constant(x - threshold, [](Real over) { return Real(!(over <= 0)); }), 1, 0);
   Tensor over = where(inside, x - threshold, 1);  // 1: any number above 0, left out below
   Tensor slope = sum(pow(over.detach(), power - 1) * inside * power, {-1}, true);
   Tensor excess = sum(pow(over, power) * inside, {-1}, true) - (sum(pow(over.detach(), power) * inside, {-1}, true));
@@ -310,12 +327,15 @@ AttentionResult attention_dense_with_lse(const Tensor& q, const Tensor& k, const
   AttentionProblem p = attention_problem("attention_dense", {q.detach(), k.detach(), v.detach(), o, detached, dropout});
   const Shape shape{p.batch, p.heads, p.queries, p.keys};
 
-  Tensor scores = matmul(q * double(p.scale), transpose(repeat_heads(k, p.heads), -1, -2), where_called);
+  Tensor keep = keep_matrix(o.mask, shape);
+  // Keys and values that no query reads may be anything; in a product, 0 · NaN would be NaN.
+  const Tensor some = read_keys(keep, p.kv_heads);
+  const Tensor keys = where(expand(some, k.shape), k, 0), read_values = where(expand(some, v.shape), v, 0);
+  Tensor scores = matmul(q * double(p.scale), transpose(repeat_heads(keys, p.heads), -1, -2), where_called);
   if (o.relative_keys) {  // every distance for every query, then the N · M that are met
     Tensor all = matmul(o.relative_queries * double(p.scale), transpose(o.relative_keys, -1, -2));
     scores = scores + gather_columns(all, p.keys, [&](int64_t i, int64_t j) { return j - i + p.queries - 1; });
   }
-  Tensor keep = keep_matrix(o.mask, shape);
   for (const auto& rule : o.score.rules()) {
     std::vector<Tensor> inputs{scores};
     inputs.insert(inputs.end(), rule->tables.begin(), rule->tables.end());
@@ -326,7 +346,7 @@ AttentionResult attention_dense_with_lse(const Tensor& q, const Tensor& k, const
   auto [weights, lse] = weights_of(scores, keep, o.normalizer, dropped);
   bool by_itself = o.normalizer.rows && o.normalizer.rows->drops_by_itself();
   if (dropped && !by_itself) weights = weights * dropped;
-  Tensor out = matmul(weights, repeat_heads(v, p.heads), where_called);
+  Tensor out = matmul(weights, repeat_heads(read_values, p.heads), where_called);
   if (o.relative_values) {
     int64_t reach = o.relative_values.shape[0] / 2;
     Tokens distance = entry_index(p.queries, p.keys, 0, [&](int64_t i, int64_t j) {

@@ -1,7 +1,11 @@
 #include "recurrence.h"
 
 #include <algorithm>
+#include <cmath>
+#include <limits>
+#include <memory>
 
+#include "../../core/attention/tiles.h"
 #include "../ops.h"
 
 namespace rapt::inline RAPT_ABI {
@@ -34,7 +38,9 @@ struct Chunks {
     B = q.shape[0], H = q.shape[1], N = q.shape[2];
     const int64_t shared = k.shape[1];
     check(k.shape == Shape({B, shared, N, q.shape[3]}) && v.shape == Shape({B, shared, N, v.shape[3]}),
-          "{}: q, k and v don't fit: {}, {} and {}", name, q.shape, k.shape, v.shape);
+          "{}: q, k and v don't fit: expected q (B, H, N, D), k (B, Hkv, N, D) and v (B, Hkv, N, Dv), as many keys as "
+          "queries, got {}, {} and {}",
+          name, q.shape, k.shape, v.shape);
     check(shared > 0 && H % shared == 0, "{}: {} heads of k and v don't divide {} heads of q", name, shared, H);
     check(chunk >= 1, "{}: the chunk must be at least 1, got {}", name, chunk);
     n = (N + chunk - 1) / chunk;
@@ -90,9 +96,89 @@ struct Decay {
   }
 };
 
-}  // namespace
+using Marks = std::shared_ptr<std::vector<uint8_t>>;  // one for each row of (B, H, N)
 
-Tensor linear_attention(const Tensor& q, const Tensor& k, const Tensor& v, LinearAttentionOptions options,
+bool is_number(Real x, bool minus_infinity) { return std::isfinite(x) || (minus_infinity && x == -kInf); }
+
+// NaN and infinities become 0; on the way back, the marked rows get NaN.
+struct OnlyNumbers {
+  static constexpr auto name = "only_numbers";
+  Marks marks;
+  bool minus_infinity;  // is a number
+  Tensor forward(std::span<const Tensor> in) {
+    Tensor y = clone(in[0]);
+    Real* to = y.mutable_data();
+    for (int64_t e = 0; e < y.numel(); ++e) to[e] = is_number(to[e], minus_infinity) ? to[e] : 0;
+    return y;
+  }
+  std::vector<Tensor> backward(const Tensor& dy, Needs) const {
+    return {with_marked(dy, *marks, std::numeric_limits<Real>::quiet_NaN())};
+  }
+  static Tensor with_marked(const Tensor& x, const std::vector<uint8_t>& marks, Real value) {
+    Tensor y = clone(x.detach());
+    const int64_t width = marks.empty() ? 0 : y.numel() / int64_t(marks.size());
+    for (size_t r = 0; r < marks.size(); ++r) {
+      if (marks[r]) std::fill_n(y.mutable_data() + int64_t(r) * width, width, value);
+    }
+    return y;
+  }
+};
+
+// The marked rows become NaN; what comes back to them goes no further.
+struct SpoilRows {
+  static constexpr auto name = "spoil_rows";
+  Marks marks;
+  Tensor forward(std::span<const Tensor> in) {
+    return OnlyNumbers::with_marked(in[0], *marks, std::numeric_limits<Real>::quiet_NaN());
+  }
+  std::vector<Tensor> backward(const Tensor& dy, Needs) const { return {OnlyNumbers::with_marked(dy, *marks, 0)}; }
+};
+
+struct RecurrenceInputs {
+  Tensor q, k, v, beta, log_decay;  // the last two may be empty
+};
+
+// A chunk multiplies later positions by 0, and 0 · NaN is NaN. So where the result has some, the inputs are computed
+// with as if they had none, and what reads NaN or an infinity is made NaN: row t for one in q_t, and every row from t
+// on for one in k, v or the numbers at t. Gradients likewise: q at those rows, the others up to the last of them.
+template <class F>
+Tensor by_chunks(const RecurrenceInputs& x, Where where, F compute) {
+  Tensor out = compute(x);
+  const int64_t width = out.shape[3];
+  if (out.numel() == 0 || all_finite(out.numel() / width, width, contiguous(out.detach()).data(), width)) return out;
+  const Shape rows{x.q.shape[0], x.q.shape[1], x.q.shape[2]};
+  RecurrenceInputs y{x.q, repeat_heads(x.k, rows[1], where), repeat_heads(x.v, rows[1], where),
+                     x.beta ? expand(x.beta, rows, where) : Tensor(),
+                     x.log_decay ? expand(x.log_decay, rows, where) : Tensor()};
+  Marks read = std::make_shared<std::vector<uint8_t>>(size_t(rows.numel())),
+        spoilt = std::make_shared<std::vector<uint8_t>>(*read), reach = std::make_shared<std::vector<uint8_t>>(*read);
+  auto mark = [&](const Tensor& t, std::vector<uint8_t>& marks, bool minus_infinity) {
+    if (!t) return;
+    const Tensor dense = contiguous(t.detach());
+    const int64_t count = dense.numel() / rows.numel();
+    for (int64_t e = 0; e < dense.numel(); ++e) marks[size_t(e / count)] |= !is_number(dense.data()[e], minus_infinity);
+  };
+  mark(y.q, *spoilt, false);
+  mark(y.k, *read, false);
+  mark(y.v, *read, false);
+  mark(y.beta, *read, false);
+  mark(y.log_decay, *read, true);
+  bool any = false;
+  for (size_t first = 0, N = size_t(rows[2]); first < spoilt->size(); first += N) {
+    for (size_t t = first, seen = 0; t < first + N; ++t) (*spoilt)[t] |= seen |= (*read)[t];
+    for (size_t t = first + N, seen = 0; t-- > first;) (*reach)[t] = uint8_t(seen |= (*spoilt)[t]);
+    any |= (*reach)[first] != 0;
+  }
+  if (!any) return out;
+  auto clean = [&](const Tensor& t, const Marks& marks, bool minus_infinity) {
+    return t ? record(OnlyNumbers{marks, minus_infinity}, {t}, where) : t;
+  };
+  Tensor cleaned = compute({clean(y.q, spoilt, false), clean(y.k, reach, false), clean(y.v, reach, false),
+                            clean(y.beta, reach, false), clean(y.log_decay, reach, true)});
+  return record(SpoilRows{spoilt}, {cleaned}, where);
+}
+
+Tensor linear_by_chunks(const Tensor& q, const Tensor& k, const Tensor& v, LinearAttentionOptions options,
                         Where where) {
   const Chunks c("linear_attention", q, k, v, options.chunk, where);
   const Tensor keys = c.all_heads(k);
@@ -110,7 +196,7 @@ Tensor linear_attention(const Tensor& q, const Tensor& k, const Tensor& v, Linea
   return Operand(out, where) / Operand(weight, where);
 }
 
-Tensor decay_attention(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& log_decay, int64_t chunk,
+Tensor decay_by_chunks(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& log_decay, int64_t chunk,
                        Where where) {
   const Chunks c("decay_attention", q, k, v, chunk, where);
   const Tensor Q = c.cut(q), K = c.cut(c.all_heads(k)), V = c.cut(c.all_heads(v));
@@ -127,8 +213,8 @@ Tensor decay_attention(const Tensor& q, const Tensor& k, const Tensor& v, const 
 
 // One chunk (Yang 2024, 2025): with A below the diagonal of (diag(β) K Kᵀ) ∘ E and T = (I + A)⁻¹ diag(β), what is
 // written is U − W S₀, U = T V, W = T (e^g ∘ K). So the state after the chunk is affine in S₀.
-Tensor delta_rule(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& beta, const Tensor& log_decay,
-                  int64_t chunk, Where where) {
+Tensor delta_by_chunks(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& beta, const Tensor& log_decay,
+                       int64_t chunk, Where where) {
   const Chunks c("delta_rule", q, k, v, chunk, where);
   const Tensor V = c.cut(c.all_heads(v)), b = unsqueeze(c.cut_numbers("beta", beta), -1, where);
   Tensor Q = c.cut(q), K = c.cut(c.all_heads(k)), KT = transposed(K, where);
@@ -154,6 +240,28 @@ Tensor delta_rule(const Tensor& q, const Tensor& k, const Tensor& v, const Tenso
   Tensor states = affine_scan(minus(whole, matmul(KT, W, where), where), matmul(KT, written, where), where);
   written = minus(written, matmul(W, states, where), where);
   return c.joined(plus(matmul(scores, written, where), matmul(Q, states, where), where));
+}
+
+}  // namespace
+
+Tensor linear_attention(const Tensor& q, const Tensor& k, const Tensor& v, LinearAttentionOptions options,
+                        Where where) {
+  return by_chunks({q, k, v, {}, {}}, where,
+                   [&](const RecurrenceInputs& x) { return linear_by_chunks(x.q, x.k, x.v, options, where); });
+}
+
+Tensor decay_attention(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& log_decay, int64_t chunk,
+                       Where where) {
+  return by_chunks({q, k, v, {}, log_decay}, where, [&](const RecurrenceInputs& x) {
+    return decay_by_chunks(x.q, x.k, x.v, x.log_decay, chunk, where);
+  });
+}
+
+Tensor delta_rule(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& beta, const Tensor& log_decay,
+                  int64_t chunk, Where where) {
+  return by_chunks({q, k, v, beta, log_decay}, where, [&](const RecurrenceInputs& x) {
+    return delta_by_chunks(x.q, x.k, x.v, x.beta, x.log_decay, chunk, where);
+  });
 }
 
 }  // namespace rapt::inline RAPT_ABI

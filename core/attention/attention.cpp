@@ -7,6 +7,7 @@ namespace rapt::inline RAPT_ABI {
 void attention_forward(const AttentionCall& call, Tensor& out, Tensor& lse) {
   constexpr const char* op = "attention";
   AttentionProblem p = attention_problem(op, call);
+  check_tiles_carry(op, call.options);
   check_shape(op, "out", out, {p.batch, p.heads, p.queries, p.value_dim});
   check_shape(op, "lse", lse, {p.batch, p.heads, p.queries});
   check(lse.contiguous(), "{}: lse must be dense", op);
@@ -18,6 +19,7 @@ void attention_backward(const AttentionCall& call, const Tensor& out, const Tens
                         const Tensor* dlse, Tensor& dq, Tensor& dk, Tensor& dv, std::span<Tensor> dtables) {
   constexpr const char* op = "attention backward";
   AttentionProblem p = attention_problem(op, call);
+  check_tiles_carry(op, call.options);
   check_shape(op, "out", out, {p.batch, p.heads, p.queries, p.value_dim});
   check_shape(op, "dout", dout, out.shape);
   check_shape(op, "lse", lse, {p.batch, p.heads, p.queries});

@@ -23,9 +23,16 @@ namespace {
 
 std::shared_ptr<const WeightRule> relu_rule(double power) {
   check(power >= 0 && std::isfinite(power), "relu weights: the power must be at least 0, got {}", power);
-  if (power == 0) return weight_rule("boxcar", [](auto s) { return decltype(s)(s > 0 ? 1 : 0); });
-  if (power == 1) return weight_rule("relu", [](auto s) { return s > 0 ? s : decltype(s)(0); });
-  return weight_rule(fmt::format("relu^{}", power), [power](auto s) { return s > 0 ? pow(s, power) : decltype(s)(0); });
+  // what is neither above 0 nor below is NaN, and stays
+  if (power == 0) {
+    return weight_rule("boxcar", [](auto s) {
+      using D = decltype(s);
+      return s > 0 ? D(1) : s <= 0 ? D(0) : s;
+    });
+  }
+  if (power == 1) return weight_rule("relu", [](auto s) { return s <= 0 ? decltype(s)(0) : s; });
+  return weight_rule(fmt::format("relu^{}", power),
+                     [power](auto s) { return s <= 0 ? decltype(s)(0) : pow(s, power); });
 }
 
 }  // namespace

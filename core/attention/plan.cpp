@@ -68,6 +68,7 @@ Tensor attention_weights(const AttentionCall& call, const Tensor& lse, bool mean
 
 AttentionPlan plan_attention(const AttentionCall& call) {
   AttentionProblem p = attention_problem("attention", call);
+  check_tiles_carry("attention", call.options);
   const AttentionOptions& o = call.options;
   AttentionPlan plan;
   const bool rows = o.normalizer.rows != nullptr;

@@ -23,7 +23,7 @@ void check_options(const char* op, const AttentionOptions& o, const AttentionPro
     check(bool(o.relative_queries) && bool(o.relative_keys),
           "{}: relative_queries and relative_keys go together, but one is missing", op);
     const Shape &q = o.relative_queries.shape, &k = o.relative_keys.shape;
-    int64_t distances = p.queries + p.keys - 1;
+    int64_t distances = std::max<int64_t>(0, p.queries + p.keys - 1);
     check(
         q.rank == 4 && q[0] == p.batch && q[1] == p.heads && q[2] == p.queries && k.rank == 3 &&
             (k[0] == p.heads || k[0] == 1) && k[1] == distances && k[2] == q[3],
@@ -36,12 +36,15 @@ void check_options(const char* op, const AttentionOptions& o, const AttentionPro
     check(v.rank == 2 && v[0] % 2 == 1 && v[1] == p.value_dim,
           "{}: expected relative_values (2C + 1, Dv) with Dv {}, got {}", op, p.value_dim, v);
   }
+}
+
+}  // namespace
+
+void check_tiles_carry(const char* op, const AttentionOptions& o) {
   check(!o.normalizer.rows || (!o.relative_queries && !o.relative_values),
         "{}: the normaliser {} needs whole rows, which has no relative terms; use attention_dense", op,
         o.normalizer.name());
 }
-
-}  // namespace
 
 std::vector<Tensor> AttentionOptions::tables() const {
   std::vector<Tensor> all;
@@ -58,8 +61,9 @@ AttentionProblem attention_problem(const char* op, const AttentionCall& call) {
   const Tensor &q = call.q, &k = call.k, &v = call.v;
   check(q.rank() == 4 && k.rank() == 4 && v.rank() == 4 && q.shape[0] == k.shape[0] && q.shape[0] == v.shape[0] &&
             k.shape[1] == v.shape[1] && k.shape[1] > 0 && q.shape[1] % k.shape[1] == 0 && q.shape[3] == k.shape[3] &&
-            q.shape[3] > 0 && k.shape[2] == v.shape[2],
-        "{}: expected q (B, H, N, D), k (B, Hkv, M, D) and v (B, Hkv, M, Dv) with H a multiple of Hkv, got q {}, k {} "
+            q.shape[3] > 0 && v.shape[3] > 0 && k.shape[2] == v.shape[2],
+        "{}: expected q (B, H, N, D), k (B, Hkv, M, D) and v (B, Hkv, M, Dv) with H a multiple of Hkv, D and Dv at "
+        "least 1, got q {}, k {} "
         "and v {}",
         op, q.shape, k.shape, v.shape);
   AttentionProblem p{q.shape[0], q.shape[1], k.shape[1], q.shape[2],
@@ -79,6 +83,8 @@ BoundTables::BoundTables(const AttentionProblem& p) {
   size_t at = 0;
   for (const auto& rule : o.score.rules()) {
     score_first.push_back(at);
+    for (size_t t = at; t < at + rule->tables.size() && t < tables.size(); ++t)
+      tables[t].in_place = rule->reads_in_place();
     at += rule->tables.size();
   }
   auto next = [&](bool there) {

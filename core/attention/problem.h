@@ -29,6 +29,8 @@ struct AttentionProblem {
 
 /// Checks shapes; `op` begins the error's text.
 AttentionProblem attention_problem(const char* op, const AttentionCall& call);
+/// Throws for what attention_dense computes and the kernels don't.
+void check_tiles_carry(const char* op, const AttentionOptions& options);
 
 /// The tables of a call: dense, with the place of each part.
 struct BoundTables {

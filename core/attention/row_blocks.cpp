@@ -31,9 +31,12 @@ RowBlock row_block(const AttentionProblem& p, int64_t b, int64_t h, int64_t head
   return {b, h, heads, q0, nq, begin, end - begin, p.queries, p.keys, p.heads, p.call.dropout};
 }
 
-// scores (heads, width, kTile) after modifiers and mask. `raw`, if not null, gets them as they were before.
-void block_scores(const AttentionProblem& p, const RowOperands& x, const RowBlock& block, Real* queries_t, Real* raw,
-                  Real* scores) {
+// scores (heads, width, kTile) after modifiers and mask. `raw`, if not null, gets them as they were before. Gives the
+// runs of keys [first, second), whole tiles, that some head reads; the other tiles are empty.
+using KeyRuns = std::vector<std::pair<int64_t, int64_t>>;
+KeyRuns block_scores(const AttentionProblem& p, const RowOperands& x, const RowBlock& block, Real* queries_t, Real* raw,
+                     Real* scores) {
+  std::vector<uint8_t> read(size_t(tiles(block.width)));
   alignas(64) uint8_t keep[kTile * kTile];
   std::fill_n(scores, block.heads * block.width * kTile, Real(0));
   for (int64_t h = 0; h < block.heads; ++h) {
@@ -48,6 +51,7 @@ void block_scores(const AttentionProblem& p, const RowOperands& x, const RowBloc
         std::fill_n(to, tile.nk * kTile, -kInf);
         continue;
       }
+      read[size_t(j0 / kTile)] = 1;
       tile_product(tile, p.dim, p.scale, x.k(block.batch, kv_head, tile.k0), x.k.row_stride, queries_t, to);
       if (raw) std::copy_n(to, tile.nk * kTile, raw + block.at(h, j0));
       for (int64_t j = 0; j < tile.nk; ++j) {
@@ -57,6 +61,14 @@ void block_scores(const AttentionProblem& p, const RowOperands& x, const RowBloc
       }
     }
   }
+  KeyRuns runs;
+  for (size_t t = 0; t < read.size(); ++t) {
+    if (!read[t]) continue;
+    const int64_t begin = int64_t(t) * kTile, end = std::min(begin + kTile, block.width);
+    if (t == 0 || !read[t - 1]) runs.emplace_back(begin, end);
+    runs.back().second = end;
+  }
+  return runs;
 }
 
 // to[i] += alpha · Σ_j weights[j][i] · from[j] for `keys` keys. Entries of exactly 0 keep NaN away.
@@ -122,7 +134,7 @@ void row_forward(const AttentionProblem& p, Tensor& out, Tensor& lse) {
     RowBlock block = row_block(p, first / p.heads, first % p.heads, heads, q0);
     Real* scores = tile_memory(heads * (block.width + 1) * kTile + kTile * p.dim);
     Real *row_lse = scores + heads * block.width * kTile, *queries_t = row_lse + heads * kTile;
-    block_scores(p, x, block, queries_t, nullptr, scores);
+    const KeyRuns runs = block_scores(p, x, block, queries_t, nullptr, scores);
     rule.forward(block, bound.tables.data() + bound.rows, scores, row_lse);
     for (int64_t h = 0; h < heads; ++h) {
       int64_t head = block.head + h, kv_head = head / p.group();
@@ -130,9 +142,11 @@ void row_forward(const AttentionProblem& p, Tensor& out, Tensor& lse) {
       if (!rule.drops_by_itself()) block.drop(h, weights);
       Real* rows = y(block.batch, head, q0);
       for (int64_t i = 0; i < block.count; ++i) std::fill_n(rows + i * y.row_stride, p.value_dim, Real(0));
-      for (int64_t j = 0; j < block.width; j += kTile) {
-        keys_to_queries(block.count, std::min(kTile, block.width - j), weights + j * kTile, p.value_dim, 1,
-                        x.v(block.batch, kv_head, block.key + j), x.v.row_stride, rows, y.row_stride);
+      for (auto [begin, end] : runs) {
+        for (int64_t j = begin; j < end; j += kTile) {
+          keys_to_queries(block.count, std::min(kTile, end - j), weights + j * kTile, p.value_dim, 1,
+                          x.v(block.batch, kv_head, block.key + j), x.v.row_stride, rows, y.row_stride);
+        }
       }
       std::copy_n(row_lse + h * kTile, block.count, log_sums + (block.batch * p.heads + head) * p.queries + q0);
     }
@@ -174,12 +188,15 @@ void row_backward(const AttentionProblem& p, const Tensor& dout, const Tensor* d
         Real *raw = scores + matrix, *gradient = raw + matrix, *row_dlse = gradient + matrix,
              *transposed = row_dlse + at_once * kTile;
         std::fill_n(raw, 2 * matrix + at_once * kTile, Real(0));  // lanes without a query are computed with too
-        block_scores(p, x, block, transposed, raw, scores);
+        const KeyRuns runs = block_scores(p, x, block, transposed, raw, scores);
         for (int64_t a = 0; a < at_once; ++a) {
           int64_t head = h + a;
           transpose(block.count, p.value_dim, dy(b, head, q0), dy.row_stride, transposed, kTile);
-          gemm_serial(false, false, block.width, block.count, p.value_dim, 1, x.v(b, head / p.group(), block.key),
-                      x.v.row_stride, transposed, kTile, 0, gradient + block.at(a, 0), kTile);
+          for (auto [begin, end] : runs) {
+            gemm_serial(false, false, end - begin, block.count, p.value_dim, 1,
+                        x.v(b, head / p.group(), block.key + begin), x.v.row_stride, transposed, kTile, 0,
+                        gradient + block.at(a, begin), kTile);
+          }
           if (!rule.drops_by_itself()) block.drop(a, gradient + block.at(a, 0));
           for (int64_t i = 0; dlse && i < block.count; ++i)
             row_dlse[a * kTile + i] = dlse_dense.data()[(b * p.heads + head) * p.queries + q0 + i];
@@ -203,14 +220,16 @@ void row_backward(const AttentionProblem& p, const Tensor& dout, const Tensor* d
                *dv_rows = dk_of(chunk, b * p.kv_heads + kv) + k_matrix + block.key * p.value_dim;
           Real* dq_rows = dqs(b, head, q0);
           for (int64_t i = 0; i < block.count; ++i) std::fill_n(dq_rows + i * dqs.row_stride, p.dim, Real(0));
-          for (int64_t j = 0; j < block.width; j += kTile) {
-            int64_t nk = std::min(kTile, block.width - j);
-            queries_to_keys(block.count, nk, weights + j * kTile, p.value_dim, 1, dy(b, head, q0), dy.row_stride,
-                            dv_rows + j * p.value_dim, p.value_dim);
-            queries_to_keys(block.count, nk, dscores + j * kTile, p.dim, p.scale, x.q(b, head, q0), x.q.row_stride,
-                            dk_rows + j * p.dim, p.dim);
-            keys_to_queries(block.count, nk, dscores + j * kTile, p.dim, p.scale, x.k(b, kv, block.key + j),
-                            x.k.row_stride, dq_rows, dqs.row_stride);
+          for (auto [begin, end] : runs) {
+            for (int64_t j = begin; j < end; j += kTile) {
+              int64_t nk = std::min(kTile, end - j);
+              queries_to_keys(block.count, nk, weights + j * kTile, p.value_dim, 1, dy(b, head, q0), dy.row_stride,
+                              dv_rows + j * p.value_dim, p.value_dim);
+              queries_to_keys(block.count, nk, dscores + j * kTile, p.dim, p.scale, x.q(b, head, q0), x.q.row_stride,
+                              dk_rows + j * p.dim, p.dim);
+              keys_to_queries(block.count, nk, dscores + j * kTile, p.dim, p.scale, x.k(b, kv, block.key + j),
+                              x.k.row_stride, dq_rows, dqs.row_stride);
+            }
           }
         }
       }

@@ -36,7 +36,10 @@ void softmax_rows(int64_t width, Real* scores, Real* lse) {
     sum[i] = math::inverse_or_zero(sum[i]);
   }
   for (int64_t j = 0; j < width; ++j) {
-    for (int64_t i = 0; i < kTile; ++i) scores[j * kTile + i] *= sum[i];
+    for (int64_t i = 0; i < kTile; ++i) {
+      Real weight = scores[j * kTile + i], normalized = weight * sum[i];
+      scores[j * kTile + i] = weight == 0 ? 0 : normalized;  // masked, also in a row with NaN
+    }
   }
 }
 
@@ -97,29 +100,36 @@ struct TopK final : RowRule {
 struct Hard final : RowRule {
   std::string name() const override { return "hard"; }
 
-  static void largest(const RowBlock& block, const Real* scores, int64_t* at) {
+  struct Choice {
+    int64_t at = -1;
+    Real weight = 1;  // NaN if a score of the row is
+  };
+  static void largest(const RowBlock& block, const Real* scores, Choice* choices) {
     for (int64_t i = 0; i < block.count; ++i) {
-      at[i] = -1;
+      Choice& c = choices[i];
+      Real high = -kInf;
       for (int64_t j = 0; j < block.width; ++j) {
         Real s = scores[j * kTile + i];
-        if (s > -kInf && (at[i] < 0 || s > scores[at[i] * kTile + i])) at[i] = j;
+        if (!(s > high) && !std::isnan(s)) continue;
+        high = s;
+        c = {j, std::isnan(s) ? s : Real(1)};
       }
     }
   }
-  static void one_hot(const RowBlock& block, const int64_t* at, Real* weights) {
+  static void one_hot(const RowBlock& block, const Choice* choices, Real* weights) {
     std::fill_n(weights, block.width * kTile, Real(0));
     for (int64_t i = 0; i < block.count; ++i) {
-      if (at[i] >= 0) weights[at[i] * kTile + i] = 1;
+      if (choices[i].at >= 0) weights[choices[i].at * kTile + i] = choices[i].weight;
     }
   }
   void forward(const RowBlock& block, const Table*, Real* scores, Real* lse) const override {
-    int64_t at[kTile];
+    Choice at[kTile];
     largest(block, scores, at);
     softmax_rows(block.width, scores, lse);
     one_hot(block, at, scores);
   }
   void backward(const RowBlock& block, const Table*, Real* scores, Real* gradient, const Real* dlse) const override {
-    int64_t at[kTile];
+    Choice at[kTile];
     alignas(64) RowValues lse;
     largest(block, scores, at);
     softmax_rows(block.width, scores, lse);
@@ -143,7 +153,7 @@ struct Entmax final : RowRule {
       double high = -std::numeric_limits<double>::infinity();
       for (int64_t j = 0; j < block.width; ++j) {
         row[size_t(j)] = double(scores[j * kTile + i]) * (alpha - 1);
-        high = std::max(high, row[size_t(j)]);
+        if (row[size_t(j)] > high || std::isnan(row[size_t(j)])) high = row[size_t(j)];  // NaN stays
       }
       double t = high == -std::numeric_limits<double>::infinity() ? 0 : high - 1;  // −∞ − (−∞) is never formed
       for (int step = 0; step < 100 && std::isfinite(high); ++step) {
@@ -159,6 +169,10 @@ struct Entmax final : RowRule {
         t = next;
       }
       for (int64_t j = 0; j < block.width; ++j) {
+        if (scores[j * kTile + i] == -kInf) {
+          scores[j * kTile + i] = 0;
+          continue;
+        }
         double over = row[size_t(j)] - t;
         scores[j * kTile + i] = std::isnan(high) ? Real(high) : over > 0 ? Real(std::pow(over, power)) : Real(0);
       }
@@ -174,7 +188,7 @@ struct Entmax final : RowRule {
       Real sum = 0, weighted = 0;
       auto slope = [&](int64_t j) {
         Real p = scores[j * kTile + i];
-        return p > 0 ? Real(std::pow(p, Real(2 - alpha))) : Real(0);
+        return p == 0 ? Real(0) : Real(std::pow(p, Real(2 - alpha)));
       };
       for (int64_t j = 0; j < block.width; ++j) {
         Real w = slope(j);
@@ -357,6 +371,12 @@ struct TalkingHeads final : RowRule {
     weights(block, t[0], scores, p.data(), lse.data());
     dropped = p;
     for (int64_t h = 0; h < block.heads; ++h) block.drop(h, dropped.data() + block.at(h, 0));
+    const size_t one = size / size_t(block.heads);
+    for (size_t e = 0; e < one; ++e) {  // a value that no head reads gives no gradient, not 0 · NaN
+      bool read = false;
+      for (size_t at = e; at < size; at += one) read |= scores[at] != -kInf;
+      for (size_t at = e; at < size; at += one) gradient[at] = read ? gradient[at] : 0;
+    }
     mix_gradient(block, gradient, dropped.data(), t[1].gradient);
     mix(block, t[1].data, true, gradient, dp.data());
     for (int64_t h = 0; h < block.heads; ++h) {

@@ -89,6 +89,8 @@ struct TransposedRule final : ScoreRule {
     for (int64_t i = 0; i < s.count; ++i) rule->pull_back(turned(s, i), own.data(), scores + i, gradient + i);
   }
   void check_shape(const ScoreShape& s) const override { rule->check_shape(turned(s)); }
+  // its own place turned, which has one (row, key) as well
+  bool reads_in_place() const override { return rule->reads_in_place(); }
 };
 
 }  // namespace

@@ -21,6 +21,7 @@ struct Table {
   int64_t size = 0;
   int64_t strides[4] = {};  ///< of (B, H, N, M) when it broadcasts to that
   bool broadcasts = false;
+  bool in_place = false;  ///< its rule reads_in_place
 };
 
 /// One modifier. Write one by deriving from this (with the derivative in closed form), or by score_modifier.
@@ -34,6 +35,9 @@ struct ScoreRule {
   virtual void pull_back(const Strip& strip, const Table* tables, const Real* scores, Real* gradient) const = 0;
   /// Throws if the tables don't fit the problem.
   virtual void check_shape(const ScoreShape&) const {}
+  /// Whether the score at (b, h, row, key) reads its tables nowhere but at its own place in the broadcast tensor, so
+  /// that a gradient with an entry for each (row, key) needs no copies.
+  virtual bool reads_in_place() const { return false; }
 };
 
 /// A chain of modifiers by value; the default one changes nothing.

@@ -21,6 +21,7 @@ struct BroadcastChecked : ScoreRule {
             name(), t.shape, s.batch, s.heads, s.queries, s.keys);
     }
   }
+  bool reads_in_place() const override { return true; }
 };
 
 // A lambda that reads its tables at (at).
@@ -47,7 +48,11 @@ struct ShapeChecked : ScoreRule {
       const Shape& is = tables[t].shape;
       bool fits = is.rank == int(expected[t].size());
       for (int d = 0; fits && d < is.rank; ++d) fits = expected[t][size_t(d)] < 0 || is[d] == expected[t][size_t(d)];
-      check(fits, "attention: {} expected a tensor ({}), got {}", name(), fmt::join(expected[t], ", "), is);
+      std::string sizes;
+      for (int64_t size : expected[t])
+        sizes += fmt::format("{}{}", sizes.empty() ? "" : ", ", size < 0 ? "any" : fmt::format("{}", size));
+      check(fits, "attention: {} expected its tensor {} of {} to be ({}), got {}", name(), t + 1, tables.size(), sizes,
+            is);
     }
   }
 };
@@ -86,8 +91,8 @@ struct Softcap final : ScoreRule {
   }
   void pull_back(const Strip& s, const Table*, const Real* scores, Real* gradient) const override {
     for (int64_t i = 0; i < s.count; ++i) {
-      Real t = math::tanh(scores[i] / c);
-      gradient[i] *= 1 - t * t;
+      Real t = math::tanh(scores[i] / c), slope = gradient[i] * (1 - t * t);
+      gradient[i] = gradient[i] == 0 ? 0 : slope;  // masked: the score may be NaN
     }
   }
 };
@@ -141,7 +146,9 @@ struct T5Rule final : ShapeChecked {
 
 struct RelativeBias final : ShapeChecked {
   explicit RelativeBias(const Tensor& table) : ShapeChecked("distance") { tables = {table}; }
-  Shapes shapes(const ScoreShape& s) const override { return {{s.heads, s.queries + s.keys - 1}}; }
+  Shapes shapes(const ScoreShape& s) const override {
+    return {{s.heads, std::max<int64_t>(0, s.queries + s.keys - 1)}};
+  }
   static int64_t first(const Strip& s, const Table* t) { return s.head * t->shape[1] + s.key - s.row + s.queries - 1; }
   void apply(const Strip& s, const Table* t, Real* scores) const override {
     const Real* from = t->data + first(s, t);

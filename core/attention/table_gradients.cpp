@@ -54,6 +54,7 @@ void TableGradients::run(const std::function<void(int64_t, int64_t, int64_t, con
 }
 
 void TableGradients::finish() {
+  if (!copies_) return;
   int64_t first = 0;
   for (size_t t = 0; t < gradients_.size(); ++t) {
     if (!gradients_[t] || t == bound_.sink || owned(bound_.tables[t])) continue;

@@ -14,7 +14,8 @@ struct TaskGrid {
 /// Runs the tasks of a backward so that every captured tensor's gradient is summed in an order fixed by the shapes.
 /// Tasks form groups; those of a group run one after the other and add to one private copy, and the copies are summed
 /// in order. There are fewer groups where copies are large, so that memory stays linear. A gradient with an entry for
-/// each (row, key) gets no copy: its tasks are grouped so that each entry belongs to one group.
+/// each (row, key), read at its own place alone, gets no copy: its tasks are grouped so that each entry belongs to one
+/// group.
 class TableGradients {
  public:
   TableGradients(const AttentionProblem& p, const BoundTables& bound, TaskGrid grid, std::span<const Tensor> gradients);
@@ -25,7 +26,7 @@ class TableGradients {
   int64_t copies_size() const { return groups_ * copy_size_; }  ///< elements
 
  private:
-  bool owned(const Table& t) const { return t.broadcasts && t.strides[2] != 0 && t.strides[3] != 0; }
+  bool owned(const Table& t) const { return t.in_place && t.broadcasts && t.strides[2] != 0 && t.strides[3] != 0; }
 
   const BoundTables& bound_;
   TaskGrid grid_;

@@ -4,8 +4,6 @@
 
 namespace rapt::inline RAPT_ABI {
 
-namespace {}
-
 void classify(const AttentionProblem& p, int64_t b, int64_t h, Tile& tile, uint8_t* memory) {
   const Mask& mask = p.options().mask;
   tile.keep = nullptr;

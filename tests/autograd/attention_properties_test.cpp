@@ -134,12 +134,127 @@ TEST(AttentionIdentity, RowsOfScoreGradientsSumToTheGradientOfTheLogSumExp) {
   EXPECT_LE(relative_difference(squeeze(gradient(b), 3), dlse), kPropertyTolerance * 10);
 }
 
+// … and p D + (1 − p) dL with a sink of weight p.
+TEST(AttentionIdentity, RowsOfScoreGradientsWithASink) {
+  Leaves x;
+  Tensor b = requires_grad(zeros({2, 2, 70, 1})), sink = from_values({2}, {0.5, -1});
+  AttentionResult r = attention_with_lse(x.q, x.k, x.v, {.score = bias(b), .normalizer = softmax_with_sink(sink)});
+  manual_seed(3);
+  Tensor dout = normal(r.out.shape), dlse = normal(r.lse.shape);
+  backward(sum(r.out * dout) + sum(r.lse * dlse));
+  NoGrad no_grad;
+  Tensor p = exp(reshape(sink, {2, 1}) - r.lse), D = sum(r.out * dout, {-1});
+  EXPECT_LE(relative_difference(squeeze(gradient(b), 3), p * D + (1 - p) * dlse), kPropertyTolerance * 10);
+}
+
+// Σ over the heads of P dP is Σ of dO · O, also where the weights are mixed: the gradient of a factor on all of them.
+TEST(AttentionIdentity, TalkingHeadsKeepTheSumOfTheirProducts) {
+  Leaves x;
+  manual_seed(4);
+  Tensor before = normal({2, 2}), after = requires_grad(normal({2, 2}));
+  Tensor y = attend(x, {.mask = causal(), .normalizer = talking_heads(before, after)}), dy = normal(y.shape);
+  backward(y, dy);
+  NoGrad no_grad;
+  EXPECT_LE(relative_difference(sum(gradient(after) * after), sum(dy * y)), kPropertyTolerance * 10);
+}
+
+// What tiles refuse is computed by the dense twin: against the formulas.
+TEST(AttentionDense, TakesWhatTilesRefuse) {
+  Leaves x(9, 9);
+  NoGrad no_grad;
+  manual_seed(2);
+  Tensor rq = normal({2, 2, 9, 8}), rk = normal({2, 17, 8}), rv = normal({5, 8}), mix = normal({2, 2});
+  auto expect = [&](const AttentionOptions& o, const Tensor& scores, const std::function<Tensor(const Tensor&)>& f) {
+    EXPECT_NE(error_of([&] { attend(x, o); }).find("use attention_dense"), std::string::npos);
+    Tensor weights = f(scores), values = zeros({2, 2, 9, 8});
+    for (int64_t e = 0; e < values.numel(); ++e) {
+      int64_t b = e / 144, h = e / 72 % 2, i = e / 8 % 9, c = e % 8;
+      Real sum = 0;
+      for (int64_t j = 0; j < 9; ++j) {
+        Real v = x.v.at({b, h, j, c});
+        if (o.relative_values) v += rv.at({std::clamp<int64_t>(j - i, -2, 2) + 2, c});
+        sum += weights.at({b, h, i, j}) * v;
+      }
+      values.set({b, h, i, c}, sum);
+    }
+    EXPECT_LE(relative_difference(attention_dense(x.q, x.k, x.v, o), values), kPropertyTolerance);
+  };
+  const double scale = 1 / std::sqrt(8.0);
+  Tensor plain = matmul(x.q, transpose(x.k, -1, -2)) * scale, xl = clone(plain);
+  for (int64_t e = 0; e < xl.numel(); ++e) {
+    int64_t b = e / 162, h = e / 81 % 2, i = e / 9 % 9, j = e % 9;
+    Real dot = 0;
+    for (int64_t c = 0; c < 8; ++c) dot += rq.at({b, h, i, c}) * rk.at({h, j - i + 8, c});
+    xl.set({b, h, i, j}, xl.at({b, h, i, j}) + dot * Real(scale));
+  }
+  expect({.normalizer = top_k(9), .relative_queries = rq, .relative_keys = rk}, xl,
+         [](const Tensor& s) { return softmax(s); });
+  auto mixed = [&](const Tensor& w) { return reshape(matmul(mix, reshape(w, {2, 2, 81})), {2, 2, 9, 9}); };
+  expect({.normalizer = talking_heads(eye(2), mix), .relative_values = rv}, plain,
+         [&](const Tensor& s) { return mixed(softmax(s)); });
+  expect({.mask = strictly_causal(), .normalizer = stick_breaking(), .relative_queries = rq, .relative_keys = rk}, xl,
+         [](const Tensor& s) {
+           Tensor w = zeros(s.shape);
+           for (int64_t e = 0; e < s.numel() / 9; ++e) {
+             const int64_t i = e % 9;
+             Real left = 1;
+             for (int64_t j = i; j-- > 0;) {
+               Real sigma = 1 / (1 + std::exp(-s.data()[e * 9 + j]));
+               w.mutable_data()[e * 9 + j] = sigma * left;
+               left *= 1 - sigma;
+             }
+           }
+           return w;
+         });
+}
+
+// The weights of far keys are 0 before they are denormal.
+TEST(Attention, AlibiHasNoDenormalWeights) {
+  manual_seed(2);
+  Tensor q = normal({1, 1, 8, 4}), k = normal({1, 1, 4096, 4});
+  for (Real w : attention_weights(q, k, {.mask = causal(), .score = alibi(ones({1}))}).to_vector())
+    ASSERT_TRUE(w == 0 || std::isnormal(w)) << w;
+}
+
+// Tables whose shapes could be taken for those of a bias: several tasks add to each of their entries.
+TEST(Attention, TablesWithTheShapeOfABiasHaveTheSameBitsForAnyNumberOfThreads) {
+  const int64_t n = 511, heads = 511;
+  auto shaw = [] {
+    Leaves x(n, n, 1);
+    Tensor table = requires_grad(normal({1, n, n}));
+    Score read = score_modifier(
+        [](auto s, At at, auto t) {
+          return s + t(at.head, at.row, std::clamp<int64_t>(at.key - at.query, -255, 255) + 255);
+        },
+        table);
+    backward(sum(attend(x, {.score = read}) * normal({2, 1, n, 8})));
+    return gradient(table).to_vector();
+  };
+  auto forget = [] {  // (B, H, M) with H = N
+    manual_seed(6);
+    Tensor q = normal({1, heads, heads, 2}), k = normal({1, heads, heads, 2});
+    Tensor table = requires_grad(normal({1, heads, heads}));
+    backward(sum(attention(q, k, k, {.mask = window(9), .score = forget_gate(table)}) * normal(q.shape)));
+    return gradient(table).to_vector();
+  };
+  int saved = threads();
+  set_threads(1);
+  const std::vector<Real> one = shaw(), one_forget = forget();
+  for (int repetition = 0; repetition < 20; ++repetition) {
+    set_threads(2 + repetition % 3);
+    ASSERT_EQ(shaw(), one) << repetition;
+    if (repetition < 3) {
+      ASSERT_EQ(forget(), one_forget) << repetition;
+    }
+  }
+  set_threads(saved);
+}
+
 TEST(Attention, RowsWithoutKeys) {
   Tokens padding;
   padding.shape = {2, 70};
   for (int64_t i = 0; i < 140; ++i) padding.ids.push_back(i >= 70);  // the second batch entry whole
   for (const AttentionVariant& variant : attention_variants()) {
-    if (variant.name.starts_with("talking")) continue;  // same, below
     SCOPED_TRACE(variant.name);
     AttentionSetting s{"", {.queries = 70, .keys = 70}, [&](const AttentionSizes&) { return key_padding(padding); }};
     AttentionCase c = make_case(variant, s.sizes);
@@ -154,6 +269,9 @@ TEST(Attention, RowsWithoutKeys) {
       if (variant.has_lse) {
         ASSERT_TRUE(sink ? std::isfinite(l) : l == -kInf);
       }
+    }
+    if (variant.name == "sink") {
+      for (int64_t h = 0; h < s.sizes.heads; ++h) EXPECT_EQ(r.lse.at({1, h, 0}), c.tables[0].at({h}));
     }
   }
 }
@@ -273,6 +391,12 @@ TEST(Attention, ExplainsItself) {
   EXPECT_EQ(plan.kernel, "tiles");
   EXPECT_EQ(explain({1, 2, n, 8}, {1, 1, n, 8}, {1, 1, n, 8}, {.normalizer = entmax(1.5)}).kernel, "blocks of rows");
   EXPECT_NE(to_string(plan).find("12 full"), std::string::npos);
+  const Shape shape{1, 2, n, 8};
+  AttentionPlan one = explain(shape, shape, shape),
+                both = explain(shape, shape, shape, {.normalizer = inverted_softmax()});
+  EXPECT_EQ(both.tiles, 2 * one.tiles);  // of its two calls
+  EXPECT_EQ(both.forward_tasks, 2 * one.forward_tasks);
+  EXPECT_GT(both.forward_operations, 1.5 * one.forward_operations);
 }
 
 TEST(Attention, SaysWhatDoesNotFit) {
@@ -302,6 +426,7 @@ TEST(Attention, SaysWhatDoesNotFit) {
   Score indices = score_modifier([](auto s, At at, auto t) { return s + t(at.head, 0); }, ones({2}));
   expect({.score = indices}, "number of indices");
   EXPECT_THROW(attention(x.q, slice(x.k, 2, 0, 3), x.v), Error);
+  EXPECT_NE(error_of([&] { attention(x.q, x.k, slice(x.v, 3, 0, 0)); }).find("Dv at least 1"), std::string::npos);
   EXPECT_THROW(attention(x.q, slice(x.k, 3, 0, 3), x.v), Error);
   EXPECT_THROW(attention(slice(x.q, 1, 0, 1), x.k, x.v), Error);
   EXPECT_THROW(attention(select(x.q, 0, 0), x.k, x.v), Error);

@@ -77,6 +77,21 @@ TEST_P(EachVariant, SameBitsForAnyNumberOfThreads) {
   set_threads(saved);
 }
 
+// No rows, no keys, no batch: results and gradients of whatever there is are 0.
+TEST_P(EachVariant, EmptySizes) {
+  for (AttentionSizes sizes : {AttentionSizes{.queries = 0}, AttentionSizes{.keys = 0},
+                               AttentionSizes{.queries = 0, .keys = 0}, AttentionSizes{.batch = 0}}) {
+    SCOPED_TRACE(fmt::format("B {}, N {}, M {}", sizes.batch, sizes.queries, sizes.keys));
+    AttentionOutcome outcome = attend(GetParam(), setting(sizes), false);
+    EXPECT_EQ(outcome.out.shape, (Shape{sizes.batch, sizes.heads, sizes.queries, sizes.value_dim}));
+    for (Real y : outcome.out.to_vector()) EXPECT_EQ(y, 0);
+    for (const Tensor& g : outcome.gradients) {
+      const bool sink = GetParam().name.find("sink") != std::string::npos && g.rank() == 1;  // has the lse's
+      for (Real x : g.to_vector()) EXPECT_TRUE(sink ? std::isfinite(x) : x == 0) << x;
+    }
+  }
+}
+
 // What comes later must not touch a bit of what came before.
 TEST_P(EachVariant, KeepsTheCausalPrefix) {
   if (GetParam().name.starts_with("inverted")) GTEST_SKIP() << "keys are shared out among all queries";
@@ -110,9 +125,73 @@ TEST_P(EachVariant, MaskedNanStaysOut) {
   }
   auto run = [&](const AttentionCase& c) {
     backward(attention_objective(GetParam(), s, c, false));
-    return gradient(c.q);
+    std::vector<Tensor> gradients;
+    for (const Tensor& x : c.inputs()) gradients.push_back(gradient(x));
+    return gradients;
   };
-  EXPECT_LE(relative_difference(run(b), run(a)), kTileTolerance);  // NaN never is
+  std::vector<Tensor> expected = run(a), got = run(b);
+  for (size_t i = 0; i < got.size(); ++i) {
+    if (i == 1 && GetParam().kernel) continue;  // dk of a NaN key: 0 · NaN in the squares that the caller makes of k
+    EXPECT_LE(relative_difference(got[i], expected[i]), kTileTolerance) << "input " << i;  // NaN never is
+  }
+  NoGrad no_grad;
+  EXPECT_LE(relative_difference(attention_dense(b.q, b.k, b.v, options_of(GetParam(), s, b)),
+                                attention_dense(a.q, a.k, a.v, options_of(GetParam(), s, a))),
+            kTileTolerance)
+      << "dense";
+}
+
+// NaN in a query, key or value reaches the rows that read it and no others; and on the way back the keys that those
+// rows read and no others.
+TEST_P(EachVariant, NanReachesTheRowsThatReadIt) {
+  if (GetParam().name.starts_with("inverted")) GTEST_SKIP() << "keys are shared out among all queries";
+  if (GetParam().name.starts_with("prefix or")) GTEST_SKIP() << "has a mask of its own";
+  const int64_t n = 70, at = 40, behind = GetParam().name.starts_with("stick") ? 1 : 0;
+  const int64_t reach = GetParam().name.starts_with("window") ? 5 : n;
+  const bool mixes_heads = GetParam().name.starts_with("talking");
+  AttentionSetting s = setting({.queries = n, .keys = n}, causal());
+  auto spoilt = [](const Tensor& x, int64_t h, int64_t row) {
+    bool any = false;
+    for (int64_t c = 0; c < x.shape[3]; ++c) any |= std::isnan(x.at({0, h, row, c}));
+    return any;
+  };
+  for (int part = 0; part < 2; ++part) {  // q, k
+    AttentionCase c = make_case(GetParam(), s.sizes);
+    (part == 0 ? c.q : c.k).detach().set({0, 0, at, 2}, kNan);
+    AttentionResult r;
+    backward(attention_objective(GetParam(), s, c, false, &r));
+    auto reads = [&](int64_t i) { return part == 0 ? i == at : i >= at + behind && i <= at + reach; };
+    for (int64_t i = 0; i < n; ++i) {
+      for (int64_t h = 0; h < 2; ++h) {
+        const bool expected = reads(i) && (h == 0 || mixes_heads);
+        EXPECT_EQ(spoilt(r.out, h, i), expected) << "part " << part << ", head " << h << ", row " << i;
+        EXPECT_FALSE(spoilt(gradient(c.q), h, i) && !expected) << "dq, part " << part << ", row " << i;
+        bool later = true;  // no spoilt row reads this key
+        for (int64_t row = i + behind; row < n && row <= i + reach; ++row) later &= !reads(row);
+        EXPECT_FALSE(later && spoilt(gradient(c.v), h, i)) << "dv, part " << part << ", key " << i;
+        EXPECT_FALSE(later && spoilt(gradient(c.k), h, i)) << "dk, part " << part << ", key " << i;
+      }
+    }
+  }
+}
+
+// What rows before a key send back never reaches it.
+TEST_P(EachVariant, KeysIgnoreTheGradientsOfEarlierRows) {
+  if (GetParam().name.starts_with("inverted")) GTEST_SKIP() << "keys are shared out among all queries";
+  if (GetParam().name.starts_with("prefix or")) GTEST_SKIP() << "reads ahead";
+  const int64_t n = 130, cut = 100;
+  AttentionSetting s = setting({.queries = n, .keys = n}, causal());
+  auto run = [&](double factor) {
+    AttentionCase c = make_case(GetParam(), s.sizes);
+    Tensor y = attention(c.q, c.k, c.v, options_of(GetParam(), s, c)), dy = normal(y.shape);
+    Tensor before = view::slice(dy, 2, 0, cut);
+    copy_into(before, (before * factor).detach());
+    backward(y, dy);
+    return std::pair(slice(gradient(c.k), 2, cut, n).to_vector(), slice(gradient(c.v), 2, cut, n).to_vector());
+  };
+  auto a = run(1), b = run(-3);
+  EXPECT_EQ(a.first, b.first);
+  EXPECT_EQ(a.second, b.second);
 }
 
 INSTANTIATE_TEST_SUITE_P(Attention, EachVariant, testing::ValuesIn(attention_variants()), [](const auto& each) {

@@ -89,7 +89,7 @@ std::vector<AttentionVariant> make_variants() {
        scored([](C c) { return t5_bias(c.tables[0], 20, false); })},
       {"distance",
        [](const Sizes& s) {
-         return Shapes{{s.heads, s.queries + s.keys - 1}};
+         return Shapes{{s.heads, std::max<int64_t>(0, s.queries + s.keys - 1)}};
        },
        scored([](C c) { return relative_bias(c.tables[0]); })},
       {"forget",
@@ -176,7 +176,8 @@ std::vector<AttentionVariant> make_variants() {
        }},
       {"transformer-xl",
        [](const Sizes& s) {
-         return Shapes{{s.batch, s.heads, s.queries, s.dim}, {s.heads, s.queries + s.keys - 1, s.dim}};
+         return Shapes{{s.batch, s.heads, s.queries, s.dim},
+                       {s.heads, std::max<int64_t>(0, s.queries + s.keys - 1), s.dim}};
        },
        [](C c) { return AttentionOptions{.relative_queries = c.tables[0], .relative_keys = c.tables[1]}; }},
       {"shaw",

@@ -175,6 +175,33 @@ TEST(Recurrence, LaterPositionsNeverMatter) {
   }
 }
 
+// NaN reaches the rows that read it: its own in q, and from it on in the others; and back the positions they read.
+TEST(Recurrence, NanNeverReachesEarlierPositions) {
+  const int64_t N = 70, at = 40;
+  for (int part = 0; part < 4; ++part) {  // q, k, v, beta
+    for (int kind = 0; kind < 4; ++kind) {
+      if (part == 3 && kind < 2) continue;
+      SCOPED_TRACE(fmt::format("part {}, kind {}", part, kind));
+      RecurrenceCase c = make_case(1, 2, 1, N, 3, 4);
+      Tensor q = requires_grad(c.q), k = requires_grad(c.k), v = requires_grad(c.v), beta = requires_grad(c.beta);
+      if (part < 3) (part == 0 ? q : part == 1 ? k : v).detach().set({0, 0, at, 1}, kNan);
+      if (part == 3) beta.detach().set({0, 0, at}, kNan);
+      Tensor y = kind == 0   ? linear_attention(q, k, v)
+                 : kind == 1 ? decay_attention(q, k, v, c.log_decay)
+                 : kind == 2 ? delta_rule(q, k, v, beta)
+                             : delta_rule(q, k, v, beta, c.log_decay);
+      backward(y, ones(y.shape));
+      for (int64_t t = 0; t < N; ++t) {
+        const bool spoilt = part == 0 ? t == at : t >= at;
+        EXPECT_EQ(std::isnan(y.at({0, 0, t, 0})), spoilt) << t;
+        EXPECT_EQ(std::isnan(gradient(q).at({0, 0, t, 0})), spoilt) << t;
+        EXPECT_EQ(std::isnan(gradient(k).at({0, 0, t, 0})), part > 0 || t <= at) << t;
+        EXPECT_EQ(std::isnan(gradient(v).at({0, 0, t, 0})), part > 0 || t <= at) << t;
+      }
+    }
+  }
+}
+
 TEST(Recurrence, Gradients) {
   RecurrenceCase c = make_case(1, 2, 1, 7, 2, 3);
   for (int64_t chunk : {1, 3, 7}) {
