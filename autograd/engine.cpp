@@ -177,10 +177,12 @@ void run(const NodePtr& root, const Tensor& seed, Request& request) {
 
 }  // namespace
 
-Needs detail::detach_inputs(std::span<const Tensor> inputs, std::vector<Tensor>& detached) {
+Needs detail::detach_inputs(const char* name, std::span<const Tensor> inputs, size_t required,
+                            std::vector<Tensor>& detached) {
   Needs needs;
   detached.reserve(inputs.size());
   for (size_t i = 0; i < inputs.size(); ++i) {
+    check(i >= required || inputs[i], "{}: input {} is an empty tensor", name, i);
     detached.push_back(inputs[i].detach());
     if (!inputs[i].node || inputs[i].node->frozen || !recording()) continue;
     check(inputs.size() <= 32, "record: an operation has at most 32 inputs, got {}", inputs.size());

@@ -71,7 +71,8 @@ struct Attach {
 ///   Cost cost(std::span<const Tensor> x, Needs) const;
 ///
 /// `name` and what release() keeps may be members like any other. An operation whose results come from elsewhere than
-/// its inputs says `static constexpr bool repeatable = false;`.
+/// its inputs says `static constexpr bool repeatable = false;`; one whose inputs after the first n may be empty
+/// tensors, `static constexpr size_t required_inputs = n;`.
 template <class Op>
 struct OpNode final : Node {
   Op op;
@@ -120,8 +121,9 @@ struct OpNode final : Node {
 };
 
 namespace detail {
-/// The inputs without their nodes, and which of them want a gradient (none while NoGrad lives).
-Needs detach_inputs(std::span<const Tensor> inputs, std::vector<Tensor>& detached);
+/// The inputs of an operation without their nodes, and which of them want a gradient (none while NoGrad lives).
+/// Throws for an empty one among the first `required`.
+Needs detach_inputs(const char* name, std::span<const Tensor> inputs, size_t required, std::vector<Tensor>& detached);
 void link(Node& node, std::span<const Tensor> inputs, const Shape& shape, Where where);
 [[noreturn]] void rethrow_from_module(const Error& error);
 }  // namespace detail
@@ -130,7 +132,9 @@ void link(Node& node, std::span<const Tensor> inputs, const Shape& shape, Where 
 template <class Op>
 Tensor record(Op op, std::span<const Tensor> inputs, Where where = Where::here()) {
   std::vector<Tensor> detached;
-  Needs needs = detail::detach_inputs(inputs, detached);
+  size_t required = inputs.size();
+  if constexpr (requires { Op::required_inputs; }) required = Op::required_inputs;
+  Needs needs = detail::detach_inputs(op.name, inputs, required, detached);
   ObservedOperation observed(op.name, where, detached);
   Tensor y;
   try {

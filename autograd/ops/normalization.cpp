@@ -27,6 +27,7 @@ Tensor parameter(const char* name, const char* what, const Tensor& p, int64_t C,
 
 struct LayerNorm {
   static constexpr auto name = "layer_norm";
+  static constexpr size_t required_inputs = 1;  // without weight or bias
   double epsilon = 1e-5;
   Saved x, weight, mean, rstd;
 
@@ -60,6 +61,7 @@ struct LayerNorm {
 
 struct RmsNorm {
   static constexpr auto name = "rms_norm";
+  static constexpr size_t required_inputs = 1;
   double epsilon = 1e-6;
   Saved x, weight, rstd;
 

@@ -48,11 +48,12 @@ struct ShapeChecked : ScoreRule {
       const Shape& is = tables[t].shape;
       bool fits = is.rank == int(expected[t].size());
       for (int d = 0; fits && d < is.rank; ++d) fits = expected[t][size_t(d)] < 0 || is[d] == expected[t][size_t(d)];
+      if (fits) continue;
       std::string sizes;
       for (int64_t size : expected[t])
         sizes += fmt::format("{}{}", sizes.empty() ? "" : ", ", size < 0 ? "any" : fmt::format("{}", size));
-      check(fits, "attention: {} expected its tensor {} of {} to be ({}), got {}", name(), t + 1, tables.size(), sizes,
-            is);
+      throw Error(fmt::format("attention: {} expected its tensor {} of {} to be ({}), got {}", name(), t + 1,
+                              tables.size(), sizes, is));
     }
   }
 };

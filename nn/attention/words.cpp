@@ -174,7 +174,14 @@ const std::vector<Word>& words() {
       {"rope", "rope:theta=10000,interleaved,dims=R",
        "rotary positions; scaled by linear=F, ntk=F, or yarn=F or llama3=F "
        "with original=N",
-       Kind::position, [](const SpecWord& w, Build& b) { b.parts.push_back(rotary_part(rotary_options(w))); }},
+       Kind::position,
+       [](const SpecWord& w, Build& b) {
+         if (b.turns) {
+           b.rotary = rotary_options(w);
+         } else {
+           b.parts.push_back(rotary_part(rotary_options(w)));
+         }
+       }},
       {"xpos", "xpos", "rotary positions that fade with the distance", Kind::position,
        [](const SpecWord& w, Build& b) { b.parts.push_back(rotary_part(rotary_options(w))); }},
       {"alibi", "alibi:learned", "scores fall with the distance, by fixed or learned slopes", Kind::position,

@@ -368,6 +368,43 @@ TEST(Refused, GradientsOfTheWrongNumberOrShape) {
   EXPECT_THROW(backward(sum(record(SmallerShape{}, {x}))), Error);
 }
 
+struct GivesNothing {
+  static constexpr auto name = "nothing";
+  Tensor forward(std::span<const Tensor>) { return {}; }
+  std::vector<Tensor> backward(const Tensor&, Needs) const { return {}; }
+};
+
+TEST(Refused, EmptyTensors) {
+  expect_contains(error_of([] { record(GivesNothing{}, {ones({2})}); }), "nothing: forward returned an empty tensor");
+  expect_contains(error_of([] { sum(Tensor()); }), "sum: input 0 is an empty tensor");
+  expect_contains(error_of([] { ones({2}) * Tensor(); }), "mul: input 1 is an empty tensor");
+}
+
+// Whatever an operation throws, the error says where it was.
+TEST(Refused, OtherExceptionsAreNamed) {
+  auto throwing = [](bool forward) {
+    return record(
+        "careless", {requires_grad(ones({2}))},
+        [=](std::span<const Tensor> x) {
+          if (forward) throw std::out_of_range("no such thing");
+          return x[0] * 1;
+        },
+        [](const Tensor&, std::span<const Tensor>, const Tensor&) -> std::vector<Tensor> {
+          throw std::out_of_range("no such thing");
+        });
+  };
+  expect_contains(error_of([&] { throwing(true); }), "careless (tests/autograd/engine_test.cpp:");
+  Tensor y = sum(throwing(false));
+  try {
+    backward(y);
+    FAIL() << "its backward threw";
+  } catch (const Error& error) {
+    expect_contains(error.what(), "backward of careless (");
+    expect_contains(error.what(), "threw: no such thing");
+    EXPECT_THROW(std::rethrow_if_nested(error), std::out_of_range);
+  }
+}
+
 TEST(Refused, TooManyInputs) {
   std::vector<Tensor> inputs(33, leaf({1}));
   EXPECT_THROW(record(WrongCount{}, std::span<const Tensor>(inputs)), Error);

@@ -4,6 +4,7 @@
 #include <rapt/nn/gpt.h>
 
 #include <exception>
+#include <map>
 #include <stdexcept>
 
 #include "../expect.h"
@@ -124,6 +125,51 @@ TEST(ModuleHooks, OfEveryKindOfAttention) {
   Tensor x = normal({1, 3, 8});
   EXPECT_EQ(layer(x, x, x).output.to_vector(), std::vector<Real>(24, 0));
   EXPECT_EQ(inputs, 3u);
+}
+
+// In training and in sampling: an adapter that is added by hooks must be met in both.
+TEST(ModuleHooks, AreCalledByLossAndNextAsByTheWholeModel) {
+  const Tokens tokens({1, 5}, {1, 2, 3, 1, 0});
+  for (const char* attention : {"mha", "gqa:kv=1+rope", "mla", "differential", "retention", "mha+sink"}) {
+    SCOPED_TRACE(attention);
+    GptConfig config = small();
+    config.attention = attention;
+    manual_seed(5);
+    Gpt model(config);
+    std::map<std::string, int> calls;
+    std::vector<std::string> parts{"", "token_embedding", "blocks.0", "blocks.0.attention", "blocks.1.mlp.up", "norm"};
+    if (model.position_embedding) parts.push_back("position_embedding");
+    if (std::string(attention) == "mla") parts.push_back("blocks.0.attention.kv_up");
+    for (const std::string& part : parts) {
+      model.add_hook_after([&calls](const std::string& path, Tensor& y) { ++calls[path], y = y * 1.5; }, part);
+    }
+    const Tensor all = model(tokens);
+    model.loss(tokens, tokens);
+    std::vector<KeyValueCache> cache = model.make_cache();
+    model.next(Tokens({1, 4}, {1, 2, 3, 1}), cache);
+    const Tensor next = model.next(Tokens({1, 1}, {0}), cache);
+    for (const std::string& part : parts) EXPECT_EQ(calls[part], 4) << part;
+    EXPECT_LE(relative_difference(next, select(all.detach(), 1, 4)), 1e-5);
+  }
+}
+
+TEST(ModuleHooks, AreRefusedWhereNothingIsCalled) {
+  GptConfig config = small();
+  config.attention = "mha+t5";
+  Gpt model(config);
+  const std::string message =
+      error_of([&] { model.add_hook_after([](const std::string&, Tensor&) {}, "blocks.0.attention.t5"); });
+  expect_contains(message, "blocks.0.attention.t5 (");
+  expect_contains(message, "is never called with a tensor");
+}
+
+TEST(ModuleHooks, ThatLeaveNothingAreNamed) {
+  HookedGated model(3, 4);
+  ModuleHookHandle hook = model.up.add_hook_after([](const std::string&, Tensor& y) { y = {}; });
+  expect_contains(error_of([&] { model(ones({1, 3})); }), "a hook after up left an empty tensor");
+  hook.remove();
+  model.up.add_hook_before([](const std::string&, std::span<Tensor> x) { x[0] = {}; });
+  expect_contains(error_of([&] { model(ones({1, 3})); }), "a hook before up left input 0 empty");
 }
 
 TEST(ModuleHooks, MayRemoveThemselves) {

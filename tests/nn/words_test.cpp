@@ -281,6 +281,29 @@ TEST(AttentionWords, ExamplesMaskSomething) {
   }
 }
 
+// The last row reads the others as a set unless positions tell them apart.
+TEST(AttentionWords, RopeTurnsLayersOfEveryKind) {
+  const AttentionLayerSizes sizes{.dim = 32, .heads = 4, .context = 8};
+  manual_seed(3);
+  const Tensor x = normal({1, 5, 32}),
+               turned = cat(std::vector<Tensor>{slice(x, 1, 1, 2), slice(x, 1, 0, 1), slice(x, 1, 2, 5)}, 1);
+  auto last = [&](const std::string& spec, const Tensor& rows) {
+    manual_seed(4);
+    NoGrad no_grad;
+    return select((*make_attention(spec, sizes))(rows), 1, 4).to_vector();
+  };
+  auto distance = [](const std::vector<Real>& a, const std::vector<Real>& b) {
+    double most = 0;
+    for (size_t i = 0; i < a.size(); ++i) most = std::max(most, std::fabs(double(a[i]) - double(b[i])));
+    return most;
+  };
+  EXPECT_LT(distance(last("differential", x), last("differential", turned)), 1e-6);
+  for (const char* spec : {"differential+rope", "mha+rope", "gqa:kv=2+rope"}) {
+    EXPECT_GT(distance(last(spec, x), last(spec, turned)), 1e-4) << spec;
+  }
+  EXPECT_GT(distance(last("mla+rope:theta=10", x), last("mla", x)), 1e-4);
+}
+
 TEST(AttentionWords, PositionsReplaceTheEmbedding) {
   EXPECT_TRUE(Gpt(tiny("mha")).position_embedding.has_value());
   EXPECT_FALSE(Gpt(tiny("mha+rope")).position_embedding.has_value());
