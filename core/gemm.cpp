@@ -216,26 +216,32 @@ void copy_rows(int64_t rows, int64_t columns, const Real* src, int64_t src_row, 
 // `n` in about `count` equal pieces, multiples of `unit` so that vectors and tiles stay whole.
 int64_t piece(int64_t n, int64_t count, int64_t unit) { return pieces(pieces(n, count), unit) * unit; }
 
-void block_by_tiles(bool trans_a, bool trans_b, int64_t m, int64_t n, int64_t k, Real alpha, const Real* a, int64_t lda,
-                    const Real* b, int64_t ldb, Real beta, Real* c, int64_t ldc) {
-  const int64_t depth = piece(k, pieces(k, kDepth), 8);
+// Numbers that a block of m rows copies its operands to.
+int64_t scratch_size(bool trans_a, bool trans_b, int64_t m, int64_t lda, int64_t ldb) {
   const bool pack_a = trans_a && lda >= kFar, pack_b = trans_b || ldb >= kFar;
-  Storage packed_a(pack_a ? depth * pieces(m, kSide) * kSide : 0), packed_b(pack_b ? depth * kSide : 0);
+  return ((pack_a ? pieces(m, kSide) : 0) + (pack_b ? 1 : 0)) * kSide * kDepth;
+}
+
+void block_by_tiles(bool trans_a, bool trans_b, int64_t m, int64_t n, int64_t k, Real alpha, const Real* a, int64_t lda,
+                    const Real* b, int64_t ldb, Real beta, Real* c, int64_t ldc, Real* scratch) {
+  const int64_t depth = piece(k, pieces(k, kDepth), 8);  // at most kDepth
+  const bool pack_a = trans_a && lda >= kFar, pack_b = trans_b || ldb >= kFar;
+  Real *packed_b = scratch, *packed_a = scratch + (pack_b ? kSide * kDepth : 0);
   for (int64_t p = 0; p < k; p += depth) {
     const int64_t steps = std::min(depth, k - p);
     for (int64_t i = 0; pack_a && i < m; i += kSide) {
-      copy_rows(steps, std::min(kSide, m - i), a + p * lda + i, lda, packed_a.data + i * depth, kSide);
+      copy_rows(steps, std::min(kSide, m - i), a + p * lda + i, lda, packed_a + i * depth, kSide);
     }
     for (int64_t j = 0; j < n; j += kSide) {
       const int64_t columns = std::min(kSide, n - j);
       if (trans_b) {
-        transpose(columns, steps, b + j * ldb + p, ldb, packed_b.data, kSide);
+        transpose(columns, steps, b + j * ldb + p, ldb, packed_b, kSide);
       } else if (pack_b) {
-        copy_rows(steps, columns, b + p * ldb + j, ldb, packed_b.data, kSide);
+        copy_rows(steps, columns, b + p * ldb + j, ldb, packed_b, kSide);
       }
-      const Real* b_tile = pack_b ? packed_b.data : b + p * ldb + j;
+      const Real* b_tile = pack_b ? packed_b : b + p * ldb + j;
       for (int64_t i = 0; i < m; i += kSide) {
-        const Real* a_tile = pack_a ? packed_a.data + i * depth : trans_a ? a + p * lda + i : a + i * lda + p;
+        const Real* a_tile = pack_a ? packed_a + i * depth : trans_a ? a + p * lda + i : a + i * lda + p;
         one_call(trans_a, false, std::min(kSide, m - i), columns, steps, alpha, a_tile, pack_a ? kSide : lda, b_tile,
                  pack_b ? kSide : ldb, p == 0 ? beta : 1, c + i * ldc + j, ldc);
       }
@@ -262,7 +268,7 @@ void large_block(bool trans_a, bool trans_b, int64_t m, int64_t n, int64_t k, Re
 }
 #else
 constexpr bool kHasOneDnn = false;
-constexpr auto large_block = block_by_tiles;
+constexpr auto large_block = one_call;  // is_large never holds
 #endif
 
 bool is_large(bool trans_b, int64_t m, int64_t n, int64_t k) {
@@ -326,15 +332,27 @@ void gemm(bool trans_a, bool trans_b, int64_t m, int64_t n, int64_t k, Real alph
   }
   auto [rows, columns, inner] = partition(m, n, k, large);
   int64_t across = pieces(n, columns), blocks = pieces(m, rows) * across, parts = pieces(k, inner);
+  // Scratch memory of each thread, asked for by this one: how many need it at the same moment is a matter of timing.
+  const bool tiled = !large && has_small_kernels(), alone = omp_in_parallel();
+  const int64_t scratch_each = tiled ? scratch_size(trans_a, trans_b, rows, lda, ldb) : 0;
+  Storage scratch(scratch_each * (alone ? 1 : threads()));
   Storage partial((parts - 1) * m * n);  // the products of the parts after the first, summed below in order
   auto block = [&, rows = rows, columns = columns, inner = inner](int64_t task) {
     int64_t part = task / blocks, i = task % blocks / across * rows, j = task % across * columns, p = part * inner;
     Real* out = part == 0 ? c + i * ldc + j : partial.data + (part - 1) * m * n + i * n + j;
-    int64_t block_rows = std::min(rows, m - i);
-    auto compute = large ? large_block : block_rows >= kSide / 2 && has_small_kernels() ? block_by_tiles : one_call;
-    compute(trans_a, trans_b, block_rows, std::min(columns, n - j), std::min(inner, k - p), alpha,
-            trans_a ? a + p * lda + i : a + i * lda + p, lda, trans_b ? b + j * ldb + p : b + p * ldb + j, ldb,
-            part == 0 ? beta : 0, out, part == 0 ? ldc : n);
+    const int64_t block_rows = std::min(rows, m - i);
+    auto compute = [&](auto block_of, auto... memory) {
+      block_of(trans_a, trans_b, block_rows, std::min(columns, n - j), std::min(inner, k - p), alpha,
+               trans_a ? a + p * lda + i : a + i * lda + p, lda, trans_b ? b + j * ldb + p : b + p * ldb + j, ldb,
+               part == 0 ? beta : 0, out, part == 0 ? ldc : n, memory...);
+    };
+    if (large) {
+      compute(large_block);
+    } else if (tiled && block_rows >= kSide / 2) {
+      compute(block_by_tiles, scratch.data + (alone ? 0 : omp_get_thread_num() * scratch_each));
+    } else {
+      compute(one_call);
+    }
   };
   // One row reads each weight once, and memory doesn't serve all cores alike.
   m == 1 ? parallel_tasks_dynamic(blocks * parts, block) : parallel_tasks(blocks * parts, block);

@@ -139,11 +139,14 @@ struct Workspace {
   ScoreStages stages;
   const Table* tables;  // with the gradients that this task adds to
 
+  static int64_t memory(const AttentionProblem& p, const BoundTables& bound) {
+    return kTile * (3 * kTile + p.dim + p.value_dim) + (p.call.dropout ? kTile * kTile : 0) +
+           RelativeTerm(p, bound, 0, 0, 0).memory() + DistanceWeights(p, bound).memory();
+  }
   Workspace(const AttentionProblem& p, const BoundTables& bound, const Table* with_gradients)
       : stages(p.options()), tables(with_gradients) {
     int64_t dropout = p.call.dropout ? kTile * kTile : 0;
-    int64_t terms = RelativeTerm(p, bound, 0, 0, 0).memory() + DistanceWeights(p, bound).memory();
-    scores = tile_memory(kTile * (3 * kTile + p.dim + p.value_dim) + dropout + terms);
+    scores = tile_memory(memory(p, bound));
     dweights = scores + kTile * kTile;
     dk = dweights + kTile * kTile;
     dv = dk + kTile * p.dim;
@@ -341,6 +344,7 @@ void tiled_backward(const AttentionProblem& p, const Tensor& out, const Tensor& 
   const bool direct = chunks.count() == 1;
   Storage partial(chunks.rows * p.dim);
   TableGradients gradients(p, bound, {p.batch, p.kv_heads, chunks.count()}, dtables);
+  if (gradients.groups() > 0) reserve_tile_memory(Workspace::memory(p, bound));
   gradients.run([&](int64_t b, int64_t kv_head, int64_t index, const Table* tables) {
     const KeyChunks::Chunk& chunk = chunks.all[size_t(index)];
     const int64_t dq_stride = direct ? x.dq.row_stride : p.dim;

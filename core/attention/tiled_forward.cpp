@@ -159,6 +159,11 @@ void finish_scores(const AttentionProblem& p, const ForwardOperands& x, int64_t 
   }
 }
 
+int64_t memory_of_queries(const AttentionProblem& p, const BoundTables& bound) {
+  return kTile * (p.dim + kTile + p.value_dim + (p.call.dropout ? kTile : 0)) +
+         RelativeTerm(p, bound, 0, 0, 0).memory() + DistanceWeights(p, bound).memory();
+}
+
 // One tile of queries of one head against all keys that they read.
 void forward_queries(const AttentionProblem& p, const ForwardOperands& x, int64_t b, int64_t h, int64_t q0) {
   const AttentionOptions& options = p.options();
@@ -166,8 +171,7 @@ void forward_queries(const AttentionProblem& p, const ForwardOperands& x, int64_
   int64_t kv_head = h / p.group(), nq = std::min(kTile, p.queries - q0);
   RelativeTerm term(p, x.bound, b, h, q0);
   DistanceWeights distances(p, x.bound);
-  Real* queries_t =
-      tile_memory(kTile * (p.dim + kTile + p.value_dim + (dropout ? kTile : 0)) + term.memory() + distances.memory());
+  Real* queries_t = tile_memory(memory_of_queries(p, x.bound));
   Real *scores = queries_t + kTile * p.dim, *sum = scores + kTile * kTile, *factors = sum + kTile * p.value_dim,
        *rest = factors + (dropout ? kTile * kTile : 0);
   rest = term.use(rest);
@@ -243,6 +247,7 @@ void tiled_forward(const AttentionProblem& p, Tensor& out, Tensor& lse) {
                     lse.mutable_data(), bound};
   // Under a causal mask the last queries have the most keys: they go first, so that the small tasks fill the gaps.
   int64_t heads = p.batch * p.heads, blocks = tiles(p.queries);
+  if (heads * blocks > 0) reserve_tile_memory(memory_of_queries(p, bound));
   parallel_tasks_dynamic(heads * blocks, [&](int64_t task) {
     int64_t head = task % heads, block = blocks - 1 - task / heads;
     forward_queries(p, x, head / p.heads, head % p.heads, block * kTile);

@@ -1,8 +1,20 @@
 #include "tiles.h"
 
+#include <atomic>
 #include <cstring>
 
+#include "../parallel.h"
+
 namespace rapt::inline RAPT_ABI {
+
+void reserve_tile_memory(int64_t elements) {
+  static std::atomic<int64_t> reserved = 0, team = 0;
+  if (elements <= reserved && threads() <= team) return;
+  elements = std::max<int64_t>(reserved, elements);
+  parallel_tasks(threads(), [=](int64_t) { tile_memory(elements); });
+  reserved = elements;
+  team = threads();
+}
 
 void classify(const AttentionProblem& p, int64_t b, int64_t h, Tile& tile, uint8_t* memory) {
   const Mask& mask = p.options().mask;

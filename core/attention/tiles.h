@@ -24,6 +24,10 @@ inline Real* tile_memory(int64_t elements) {
   return memory->data;
 }
 
+/// The same of every thread, before tasks begin: to which of them a task falls is a matter of timing, and no later step
+/// should find one that has none yet.
+void reserve_tile_memory(int64_t elements);
+
 /// Scores of queries [q0, q0 + nq) against keys [k0, k0 + nk). Key k0 + j is read by no query outside
 /// [diagonal + j, last + j], counted from q0.
 struct Tile {

@@ -282,7 +282,7 @@ SpecCall spec_call(const std::string& spec, const SpecTensors& tensors) {
   std::vector<SpecWord> words = parse_spec(spec);
   check_words(words);
   // the scale is of q·k, before whatever other words do to a score
-  std::ranges::stable_partition(words, [](const SpecWord& w) { return w.name() == "scale"; });
+  std::stable_partition(words.begin(), words.end(), [](const SpecWord& w) { return w.name() == "scale"; });
   const bool has_prefix = std::ranges::any_of(words, [](const SpecWord& w) { return w.name() == "prefix"; });
   for (const SpecWord& word : words) {
     if (!call.kernel.empty()) {

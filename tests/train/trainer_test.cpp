@@ -73,15 +73,16 @@ TEST(Trainer, TheLossStartsAtThatOfGuessingAndFalls) {
 }
 
 TEST(Trainer, NoStepAfterTheFirstAsksTheSystemForMemory) {
-  // One thread: how many threads hold scratch memory for a product at the same moment is a matter of timing.
-  int restored = threads();
-  set_threads(1);
-  Setting setting;
-  Trainer trainer = setting.trainer(8, 2);
-  trainer.step();
-  int64_t before = memory_stats().system_allocations;
-  for (int i = 0; i < 5; ++i) trainer.step();
-  EXPECT_EQ(memory_stats().system_allocations, before);
+  const int restored = threads();
+  for (int count : {1, 2, 8}) {
+    set_threads(count);
+    Setting setting;
+    Trainer trainer = setting.trainer(8, 2);
+    trainer.step();
+    const int64_t before = memory_stats().system_allocations;
+    for (int i = 0; i < 5; ++i) trainer.step();
+    EXPECT_EQ(memory_stats().system_allocations, before) << count << " threads";
+  }
   set_threads(restored);
 }
 
