@@ -2,6 +2,7 @@
 
 #include <omp.h>
 
+#include <algorithm>
 #include <exception>
 
 #include "check.h"
@@ -12,10 +13,10 @@ namespace {
 int chosen_threads = 0;
 }
 
-int threads() { return chosen_threads > 0 ? chosen_threads : omp_get_max_threads(); }
+int threads() { return chosen_threads > 0 ? chosen_threads : std::min(omp_get_max_threads(), kMostThreads); }
 
 void set_threads(int n) {
-  check(n >= 1, "set_threads: at least one thread is needed, got {}", n);
+  check<UsageError>(n >= 1 && n <= kMostThreads, "threads: expected a number from 1 to {}, got {}", kMostThreads, n);
   chosen_threads = n;
 }
 

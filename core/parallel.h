@@ -9,7 +9,8 @@ namespace rapt::inline RAPT_ABI {
 /// Number of threads that parallel work uses: set_threads if called, else what OpenMP says (OMP_NUM_THREADS, or all
 /// cores).
 int threads();
-/// Sets it; n ≥ 1. Results never depend on it.
+/// Sets it, from 1 to kMostThreads. Results never depend on it.
+constexpr int kMostThreads = 1024;
 void set_threads(int n);
 
 namespace detail {

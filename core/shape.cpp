@@ -10,7 +10,12 @@ Shape::Shape(std::initializer_list<int64_t> dims) {
 
 int64_t Shape::numel() const {
   int64_t n = 1;
-  for (int64_t s : *this) n *= s;
+  bool overflow = false;
+  for (int64_t s : *this) overflow |= __builtin_mul_overflow(n, s, &n);
+  if (overflow) {
+    if (std::find(begin(), end(), 0) != end()) return 0;
+    throw Error(fmt::format("shape: {} has too many elements to count", *this));
+  }
   return n;
 }
 
@@ -37,7 +42,7 @@ Shape row_major(const Shape& shape) {
   int64_t step = 1;
   for (int i = shape.rank - 1; i >= 0; --i) {
     strides.sizes[i] = step;
-    step *= shape.sizes[i];
+    step = int64_t(uint64_t(step) * uint64_t(shape.sizes[i]));  // may overflow where there are no elements
   }
   return strides;
 }

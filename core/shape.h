@@ -28,7 +28,7 @@ struct Shape {
     return i < 0 ? i + rank : i;
   }
 
-  int64_t numel() const;         ///< number of elements; 1 for rank 0
+  int64_t numel() const;         ///< number of elements; 1 for rank 0. Throws when they are 2^63 or more
   void push_back(int64_t size);  ///< appends a dimension
   void insert(int i, int64_t size);
   void erase(int i);

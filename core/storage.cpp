@@ -60,6 +60,17 @@ struct Pool {
   MemoryStats stats;
 };
 
+void free_cached(Pool& p) {
+  for (auto& [capacity, blocks] : p.free_blocks) {
+    for (Real* block : blocks) {
+      ASAN_UNPOISON_MEMORY_REGION(block, capacity * sizeof(Real));
+      std::free(block);
+    }
+    blocks.clear();
+  }
+  p.stats.cached = 0;
+}
+
 // Never destroyed: tensors in static variables may outlive everything else.
 Pool& pool() {
   static Pool* p = new Pool;
@@ -80,6 +91,10 @@ Storage::Storage(int64_t elements) : capacity(size_class(elements)) {
     ASAN_UNPOISON_MEMORY_REGION(data, bytes);
   } else {
     data = ask_system(size_t(bytes));
+    if (!data) {  // what is cached may be what is missing
+      free_cached(p);
+      data = ask_system(size_t(bytes));
+    }
     check(data != nullptr, "tensor: out of memory asking for {} bytes ({} in use)", bytes, p.stats.in_use);
     ++p.stats.system_allocations;
   }
@@ -115,14 +130,7 @@ void reset_peak_memory() {
 void release_cached_memory() {
   Pool& p = pool();
   std::lock_guard lock(p.mutex);
-  for (auto& [capacity, blocks] : p.free_blocks) {
-    for (Real* block : blocks) {
-      ASAN_UNPOISON_MEMORY_REGION(block, capacity * sizeof(Real));
-      std::free(block);
-    }
-  }
-  p.free_blocks.clear();
-  p.stats.cached = 0;
+  free_cached(p);
 }
 
 }  // namespace rapt::inline RAPT_ABI

@@ -128,17 +128,17 @@ Tensor unsqueeze(const Tensor& x, int dim) {
 Shape resolve_shape(const Shape& shape, int64_t numel) {
   Shape out = shape;
   int unknown = -1;
-  int64_t known = 1;
   for (int i = 0; i < shape.rank; ++i) {
     if (shape[i] == -1) {
       check(unknown < 0, "reshape: more than one -1 in {}", shape);
       unknown = i;
+      out[unknown] = 1;
     } else {
       check(shape[i] >= 0, "reshape: negative size in {}", shape);
-      known *= shape[i];
     }
   }
   if (unknown >= 0) {
+    const int64_t known = out.numel();
     check(known > 0 && numel % known == 0, "reshape: {} elements into {}", numel, shape);
     out[unknown] = numel / known;
   }

@@ -1,5 +1,7 @@
 #include "config.h"
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <cmath>
 #include <nlohmann/json.hpp>
@@ -54,6 +56,17 @@ void check_config(const RunConfig& config) {
                     config.lr);
   check<UsageError>(config.beta1 < 1 && config.beta2 < 1, "--beta1, --beta2: must be below 1, got {} and {}",
                     config.beta1, config.beta2);
+}
+
+void check_memory(const RunConfig& config) {
+  const double memory = double(sysconf(_SC_PHYS_PAGES)) * double(sysconf(_SC_PAGESIZE));
+  // The feed-forward network's 8 dim² of each block: weights, gradients, and two moments.
+  const double least = double(config.layers) * 8 * double(config.dim) * double(config.dim) * 4 * sizeof(Real);
+  check<UsageError>(
+      least <= memory,
+      "--layers {} --dim {}: training such a model takes more than {:.0f} GB, and this machine has {:.0f} GB "
+      "of memory",
+      config.layers, config.dim, least * 1e-9, memory * 1e-9);
 }
 
 GptConfig model_config(const RunConfig& c, int64_t vocabulary) {

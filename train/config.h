@@ -97,6 +97,10 @@ RunConfig resolved(RunConfig config);
 /// Throws UsageError for values out of range, unknown names, and heads that do not divide dim.
 void check_config(const RunConfig& config);
 
+/// Throws UsageError when the blocks' weights, their gradients and the optimizer's state alone are more than this
+/// machine has memory.
+void check_memory(const RunConfig& config);
+
 GptConfig model_config(const RunConfig& config, int64_t vocabulary);
 
 /// The configuration as JSON text with every value, and back; from_json is strict and throws DataError naming `where`.

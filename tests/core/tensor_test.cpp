@@ -26,6 +26,15 @@ TEST(Shape, DimensionsCountFromEitherEnd) {
   EXPECT_THROW((Shape{1, 1, 1, 1, 1, 1, 1}), Error);
 }
 
+TEST(Shape, TooManyElementsAreRefused) {
+  constexpr int64_t kMany = int64_t{1} << 32;
+  EXPECT_THROW(zeros({kMany, kMany}), Error);
+  EXPECT_THROW(zeros({2 * kMany + 1, kMany / 2}), Error);
+  EXPECT_EQ(Shape({kMany, 0, kMany}).numel(), 0);
+  EXPECT_THROW(view::reshape(zeros({0}), {kMany, kMany}), Error);
+  EXPECT_THROW(view::reshape(zeros({0}), {kMany, kMany, -1}), Error);
+}
+
 TEST(Shape, InsertAndErase) {
   Shape shape{2, 3};
   shape.insert(1, 7);

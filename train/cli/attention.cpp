@@ -172,9 +172,7 @@ Command attention_command(CLI::App& program) {
   app->add_flag("--explain", a.explain, "say what will run: tiles, operations, memory, tasks");
   app->add_flag("--bench", a.bench, "time it against the dense twin");
   app->add_flag("--words", a.words, "list the words of --spec");
-  app->add_option("--threads", a.threads, "threads to compute with")
-      ->check(CLI::PositiveNumber)
-      ->default_str("all cores");
+  app->add_option("--threads", a.threads, "threads to compute with")->check(positive())->default_str("all cores");
   return {app, [arguments] { return run(*arguments); }};
 }
 

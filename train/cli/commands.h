@@ -15,6 +15,11 @@ struct Command {
   std::function<int()> run;
 };
 
+/// Checks of what a flag was given, in plain words.
+CLI::Validator positive();
+CLI::Validator not_negative();
+CLI::Validator whole_number();  ///< that fits an int64_t
+
 Command train_command(CLI::App& program);
 Command sample_command(CLI::App& program);
 Command eval_command(CLI::App& program);

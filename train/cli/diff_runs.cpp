@@ -67,7 +67,7 @@ Command diff_runs_command(CLI::App& program) {
   app->add_option("b", a.b, help)->required();
   app->add_option("--tolerance", a.tolerance,
                   "compare least, most and mean, with this relative tolerance, instead of the bits; 0: bits")
-      ->check(CLI::NonNegativeNumber)
+      ->check(not_negative())
       ->capture_default_str();
   return {app, [arguments] { return diff_runs(*arguments); }};
 }

@@ -55,9 +55,7 @@ Command eval_command(CLI::App& program) {
                   "UTF-8 text file, evaluated whole; without one, the validation split of the run's own text");
   app->add_flag("--json", a.json, "print one JSON object: loss, bits_per_byte, tokens");
   a.watch.add_to(*app);
-  app->add_option("--threads", a.threads, "threads to compute with")
-      ->check(CLI::PositiveNumber)
-      ->default_str("all cores");
+  app->add_option("--threads", a.threads, "threads to compute with")->check(positive())->default_str("all cores");
   return {app, [arguments] { return eval(*arguments); }};
 }
 

@@ -72,13 +72,11 @@ Command graph_command(CLI::App& program) {
   app->add_option("--out", a.out, "file to draw to; .svg, .pdf and .png need Graphviz, .dot is its text")
       ->capture_default_str();
   app->add_option("--depth", a.drawing.depth, "components of a module's path that are shown; 0: every operation")
-      ->check(CLI::NonNegativeNumber)
+      ->check(not_negative())
       ->capture_default_str();
   app->add_option("--expand", a.drawing.expand, "a module to look into, such as blocks.0; may be given several times")
       ->expected(1);
-  app->add_option("--threads", a.threads, "threads to compute with")
-      ->check(CLI::PositiveNumber)
-      ->default_str("all cores");
+  app->add_option("--threads", a.threads, "threads to compute with")->check(positive())->default_str("all cores");
   return {app, [arguments] { return graph(*arguments); }};
 }
 

@@ -1,6 +1,8 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <charconv>
+#include <cstdlib>
 #include <cstring>
 
 #include "../../core/gemm.h"
@@ -51,6 +53,32 @@ std::string explain(const CLI::App& program, const CLI::ParseError& error, int a
 
 }  // namespace
 
+CLI::Validator positive() {
+  return {[](std::string& text) {
+            return std::strtod(text.c_str(), nullptr) > 0 ? std::string()
+                                                          : fmt::format("must be above 0, got {}", text);
+          },
+          "above 0"};
+}
+
+CLI::Validator not_negative() {
+  return {[](std::string& text) {
+            return std::strtod(text.c_str(), nullptr) >= 0 ? std::string()
+                                                           : fmt::format("must not be negative, got {}", text);
+          },
+          "at least 0"};
+}
+
+CLI::Validator whole_number() {
+  return {[](std::string& text) {
+            int64_t value = 0;
+            auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+            const bool ok = error == std::errc() && end == text.data() + text.size();
+            return ok ? std::string() : fmt::format("must be a whole number below 2^63, got {}", text);
+          },
+          ""};
+}
+
 int run_program(int argc, char** argv) {
   CLI::App program(
       "rapt trains small GPTs on the CPU.\n\nExit codes: 0 done, 1 failed, 2 wrong usage, 3 bad data or file, "
@@ -85,7 +113,10 @@ int main(int argc, char** argv) {
     return int(code);
   };
   try {
-    return cli::run_program(argc, argv);
+    const int code = cli::run_program(argc, argv);
+    if (std::fflush(stdout) != 0 || std::ferror(stdout))
+      return fail(cli::kFailed, "can't write to the standard output");
+    return code;
   } catch (const UsageError& error) {
     return fail(cli::kUsage, error.what());
   } catch (const DataError& error) {

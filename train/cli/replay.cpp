@@ -45,9 +45,7 @@ Command replay_command(CLI::App& program) {
   app->add_option("step", a.step, "the file that training kept of it, or a run's folder: the step that would come next")
       ->required();
   a.watch.add_to(*app);
-  app->add_option("--threads", a.threads, "threads to compute with")
-      ->check(CLI::PositiveNumber)
-      ->default_str("all cores");
+  app->add_option("--threads", a.threads, "threads to compute with")->check(positive())->default_str("all cores");
   return {app, [arguments] { return replay(*arguments); }};
 }
 

@@ -45,22 +45,20 @@ Command sample_command(CLI::App& program) {
   app->add_option("run", a.run, "the run's folder")->required();
   app->add_option("--prompt", a.prompt, "text to continue");
   app->add_option("--tokens", a.options.tokens, "how many tokens to write")
-      ->check(CLI::NonNegativeNumber)
+      ->check(not_negative())
       ->capture_default_str();
   app->add_option("--temperature", a.options.temperature,
                   "below 1: surer, above: wilder; 0: always the likeliest token")
-      ->check(CLI::NonNegativeNumber)
+      ->check(not_negative())
       ->capture_default_str();
   app->add_option("--top-k", a.options.top_k, "choose among the k likeliest tokens; 0: all")
-      ->check(CLI::NonNegativeNumber)
+      ->check(not_negative())
       ->capture_default_str();
   app->add_option("--top-p", a.options.top_p, "choose among the likeliest tokens of this probability together")
       ->capture_default_str();
   app->add_option("--seed", a.options.seed, "of the draws")->capture_default_str();
   a.watch.add_to(*app);
-  app->add_option("--threads", a.threads, "threads to compute with")
-      ->check(CLI::PositiveNumber)
-      ->default_str("all cores");
+  app->add_option("--threads", a.threads, "threads to compute with")->check(positive())->default_str("all cores");
   return {app, [arguments] { return sample(*arguments); }};
 }
 

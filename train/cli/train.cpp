@@ -75,6 +75,7 @@ void apply_flags(const TrainArguments& a, RunConfig& config) {
       },
       config, a.config);
   check<UsageError>(conflicts.empty(), "--resume: these can't change in a run:{}", conflicts);
+  if (given("lr") && !given("min-lr")) config.min_lr = -1;  // what the run had went with its own lr
   config = resolved(config);
   check_config(config);
 }
@@ -100,6 +101,7 @@ int resume(TrainArguments& a, SessionOptions& session) {
 
 int start(TrainArguments& a, SessionOptions& session) {
   a.config.text = a.text;
+  check_memory(a.config);
   check_config(a.config);
   session.folder = new_folder(a);
   Text text = run_text(a.config);
@@ -146,6 +148,7 @@ Command train_command(CLI::App& program) {
       option = app->add_flag(flag, value, field.help);
     } else {
       option = app->add_option(flag, value, field.help)->capture_default_str();
+      if constexpr (std::is_same_v<std::decay_t<decltype(value)>, int64_t>) option->check(whole_number());
     }
     a.flags.emplace_back(field.name, option);
   };
@@ -155,13 +158,13 @@ Command train_command(CLI::App& program) {
                 "one specification for each of the words, a line each; and stop");
   a.watch.add_to(*app);
   app->add_option("--threads", a.threads, "threads to compute with (results do not depend on it)")
-      ->check(CLI::PositiveNumber)
+      ->check(positive())
       ->default_str("all cores");
   app->add_option("--out", a.out, "folder for checkpoints, configuration and log")->default_str("runs/<text>");
   a.resume_option =
       app->add_option("--resume", a.resume, "go on with the run in this folder (or in --out)")->expected(0, 1);
   app->add_option("--stop-at", a.stop_at, "save and stop after this step, as an interrupt would; --resume goes on")
-      ->check(CLI::PositiveNumber);
+      ->check(positive());
   return {app, [arguments] { return train(*arguments); }};
 }
 
