@@ -1,5 +1,6 @@
 #pragma once
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <optional>
 
@@ -27,9 +28,12 @@ struct Run {
   /// A new run; weights are drawn from the seed.
   Run(const RunConfig& config, Tokenizer tokenizer);
 
-  /// The run as its last good checkpoint has it. Throws DataError when there is none, or when it doesn't fit.
-  static Run load(const std::filesystem::path& folder);
-  /// Writes a checkpoint. Throws DataError; everything that was there is then still in place.
+  /// The run as its last good checkpoint has it (notes say which were skipped, and why), with what `adjust` changes in
+  /// the configuration before model and optimizer are made from it. Throws DataError when there is none, or when it
+  /// doesn't fit.
+  static Run load(const std::filesystem::path& folder, const std::function<void(RunConfig&)>& adjust = {});
+  /// Writes a checkpoint. Throws DataError, or DivergedError when a weight is not finite; everything that was there is
+  /// then still in place.
   void save(CheckpointFolder& folder, bool best);
 };
 

@@ -1,5 +1,7 @@
 #include "session.h"
 
+#include <cmath>
+
 #include "../core/random.h"
 #include "generate.h"
 #include "one_step.h"
@@ -79,6 +81,10 @@ class Session {
     bool ended = report.step == c.steps;
     if (ended || (c.eval_every > 0 && report.step % c.eval_every == 0)) {
       Evaluation e = evaluate(run_.model, validation_, run_.tokenizer);
+      if (!std::isfinite(e.loss)) {
+        throw DivergedError(fmt::format("training diverged at step {}: the validation loss is {}; {}", report.step,
+                                        e.loss, first_not_finite(run_.model.parameters())));
+      }
       validation_loss = e.loss;
       progress_->line(fmt::format("step {:>{}}  validation loss {}{}", report.step, std::to_string(c.steps).size(),
                                   loss_text(c, e), floor_ > 0 ? fmt::format(" ({:.4f} at best)", floor_) : ""));

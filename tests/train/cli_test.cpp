@@ -3,6 +3,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "../../data/formats/checkpoint_folder.h"
 #include "program.h"
 
 namespace rapt::test {
@@ -120,13 +121,46 @@ TEST_F(Program, ResumingIsExact) {
   }
 }
 
+TEST_F(Program, ResumingTakesNewFlagsAndStaysExact) {
+  ASSERT_EQ(train("--steps 6 --lr 1e-2 --optimizer adamw --threads 1").code, 0);
+  auto resume = [&](const std::string& to, const std::string& more) {
+    if (!std::filesystem::exists(folder / to)) std::filesystem::copy(folder / "run", folder / to);
+    return rapt(folder, "train --threads 1 --steps 12 --resume " + to + more).code;
+  };
+  auto numbers = [&](const std::string& run) {
+    std::string all;
+    auto file = Safetensors::open(folder / (run + "/ckpt-00000012.safetensors"));
+    for (const TensorView& t : file.tensors())
+      all.append(reinterpret_cast<const char*>(t.bytes.data()), t.bytes.size());
+    return all;
+  };
+  ASSERT_EQ(resume("same", ""), 0);
+  for (const char* flag : {" --weight-decay 0.5", " --beta1 0.5", " --beta2 0.5", " --dropout 0.3"}) {
+    SCOPED_TRACE(flag);
+    std::filesystem::remove_all(folder / "whole");
+    std::filesystem::remove_all(folder / "halves");
+    ASSERT_EQ(resume("whole", flag), 0);
+    EXPECT_FALSE(numbers("whole") == numbers("same")) << "the flag changes nothing";
+    ASSERT_EQ(resume("halves", std::string(flag) + " --stop-at 9"), 130);
+    ASSERT_EQ(resume("halves", ""), 0);
+    EXPECT_TRUE(checkpoint("halves", 12) == checkpoint("whole", 12));
+  }
+}
+
 TEST_F(Program, AnInterruptSavesAndCanBeResumed) {
-  std::string script = "( sleep 1; pkill -INT -n -f 'out interrupted' ) & ";
-  Result r =
-      rapt(folder, "train text.txt --out interrupted --steps 1000000 --schedule constant" + std::string(kTiny), script);
+  // when the first step is in the log, or after a minute
+  std::string interrupt =
+      "& pid=$!; for i in $(seq 1200); do [ -s interrupted/log.jsonl ] && break; sleep 0.05; done; kill -INT $pid; "
+      "wait $pid";
+  Result r = rapt(folder, "train text.txt --out interrupted --steps 1000000 --schedule constant" + std::string(kTiny),
+                  "", interrupt);
   EXPECT_EQ(r.code, 130) << r.err;
   EXPECT_NE(r.out.find("--resume interrupted"), std::string::npos) << r.out;
-  EXPECT_TRUE(std::filesystem::exists(folder / "interrupted/LATEST"));
+  std::string latest = read_file(folder / "interrupted/LATEST");
+  std::optional<int64_t> step = checkpoint_step(latest.substr(0, latest.find('\n')));
+  ASSERT_TRUE(step) << latest;
+  EXPECT_EQ(rapt(folder, fmt::format("train --resume interrupted --stop-at {}", *step + 3)).code, 130);
+  EXPECT_EQ(read_file(folder / "interrupted/LATEST"), checkpoint_name(*step + 3) + "\n");
 }
 
 struct Bad {
@@ -203,6 +237,51 @@ TEST_F(Program, DivergenceStopsAndKeepsTheLastGoodCheckpoint) {
   EXPECT_NE(r.err.find("not finite"), std::string::npos) << r.err;
   Result e = rapt(folder, "eval run --json");
   EXPECT_EQ(e.code, 0) << e.err;
+}
+
+TEST_F(Program, AValidationLossThatIsNotFiniteIsDivergence) {
+  ASSERT_EQ(train("--steps 4 --optimizer adamw").code, 0);
+  std::string before = read_file(folder / "run/LATEST");
+  Result r = rapt(folder, "train --resume run --steps 5 --lr 1e39 --warmup 0 --schedule constant");
+  EXPECT_EQ(r.code, 4) << r.out << r.err;
+  EXPECT_EQ(r.err.rfind("rapt: training diverged at step 5: the validation loss is ", 0), 0u) << r.err;
+  EXPECT_NE(r.err.find("(of the matrices) is not finite"), std::string::npos) << r.err;
+  EXPECT_EQ(read_file(folder / "run/LATEST"), before);
+  EXPECT_EQ(rapt(folder, "train --resume run --steps 6").code, 0);
+}
+
+TEST_F(Program, NoCheckpointIsMadeOfWeightsThatAreNotFinite) {
+  ASSERT_EQ(train("--steps 4 --optimizer adamw").code, 0);
+  std::string before = read_file(folder / "run/LATEST");
+  Result r = rapt(folder, "train --resume run --steps 9 --stop-at 5 --lr 1e39 --warmup 0 --schedule constant");
+  EXPECT_EQ(r.code, 4) << r.out << r.err;
+  EXPECT_EQ(r.err.rfind("rapt: training diverged at step 5: the weight ", 0), 0u) << r.err;
+  EXPECT_EQ(read_file(folder / "run/LATEST"), before);
+  EXPECT_FALSE(std::filesystem::exists(folder / "run/ckpt-00000005.safetensors"));
+}
+
+TEST_F(Program, ACheckpointWithWeightsThatAreNotFiniteIsSkipped) {
+  ASSERT_EQ(train("--steps 4").code, 0);
+  {
+    Checkpoint good = load_checkpoint(folder / "run/ckpt-00000004.safetensors");
+    std::vector<TensorView> tensors(good.file.tensors().begin(), good.file.tensors().end());
+    std::vector<float> infinite;
+    for (TensorView& t : tensors) {
+      if (t.name != "model.token_embedding.weight") continue;
+      infinite.assign(t.bytes.size() / sizeof(float), std::numeric_limits<float>::infinity());
+      t.bytes = std::as_bytes(std::span(infinite));
+    }
+    ASSERT_FALSE(infinite.empty());
+    CheckpointFolder(folder / "run").save(6, tensors, good.metadata);
+  }
+  ASSERT_EQ(read_file(folder / "run/LATEST"), checkpoint_name(6) + "\n");
+  Result r = rapt(folder, "train --resume run --steps 8 --stop-at 7");
+  EXPECT_EQ(r.code, 130) << r.err;
+  EXPECT_NE(r.out.find("resuming run at step 4"), std::string::npos) << r.out;
+  EXPECT_NE(r.out.find("skipped ckpt-00000006.safetensors: the weight token_embedding.weight is not finite"),
+            std::string::npos)
+      << r.out;
+  EXPECT_NE(r.out.find("going on from ckpt-00000004.safetensors"), std::string::npos) << r.out;
 }
 
 TEST_F(Program, AFullDiskIsReportedAndLosesNothing) {

@@ -81,9 +81,10 @@ void apply_flags(const TrainArguments& a, RunConfig& config) {
 
 int resume(TrainArguments& a, SessionOptions& session) {
   fs::path folder = !a.resume.empty() ? a.resume : !a.out.empty() ? a.out : default_name(a.text);
-  Run run = Run::load(folder);
-  apply_flags(a, run.config);
-  if (!a.text.empty()) run.config.text = a.text;
+  Run run = Run::load(folder, [&](RunConfig& config) {
+    apply_flags(a, config);
+    if (!a.text.empty()) config.text = a.text;
+  });
   Text text = run_text(run.config);
   if (text.hash() != run.text_hash) {
     run.notes.push_back(fmt::format("warning: {} is not the text this run was trained on so far", text.name()));
