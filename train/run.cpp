@@ -44,6 +44,20 @@ std::vector<NamedTensor> tensors_below(const Safetensors& file, const std::strin
   return found;
 }
 
+// A run's config.json and its checkpoints are of one model.
+void check_same_model(const RunConfig& checkpoint, const std::string& name, const RunConfig& config) {
+  std::string differences;
+  visit_fields(
+      [&](const ConfigField& field, const auto& has, const auto& wanted) {
+        if (field.of_model && has != wanted) {
+          differences += fmt::format("\n  {} {} (in config.json: {})", field.name, has, wanted);
+        }
+      },
+      checkpoint, config);
+  check<DataError>(differences.empty(), "{}: the checkpoint is of another configuration than the run:{}", name,
+                   differences);
+}
+
 void check_weights(const Checkpoint& checkpoint) {
   for (const NamedTensor& weight : tensors_below(checkpoint.file, "model.")) {
     check<DataError>(all_finite(weight.tensor), "the weight {} is not finite", weight.name);
@@ -64,6 +78,14 @@ Run Run::load(const std::filesystem::path& folder, const std::function<void(RunC
   check<DataError>(checkpoint.has_value(), "{}: the folder holds no checkpoint", folder.string());
   const std::string& name = checkpoint->file.name();
   RunConfig config = config_from_json(checkpoint->text("config"), name + ": config");
+  RunConfig beside = config;
+  std::error_code ignored;
+  try {
+    if (std::filesystem::exists(folder / "config.json", ignored)) beside = load_config(folder / "config.json");
+  } catch (const DataError& error) {  // the checkpoint has it as well
+    checkpoint->notes.push_back(fmt::format("the configuration is taken from {}: {}", name, error.what()));
+  }
+  check_same_model(config, name, beside);
   if (adjust) adjust(config);
   Run run(config, Tokenizer::from_string(checkpoint->text("tokenizer")));
   try {
@@ -98,8 +120,23 @@ void Run::save(CheckpointFolder& folder, bool best) {
   }
 }
 
+RunConfig load_config(const std::filesystem::path& path) {
+  MappedFile file(path);
+  std::span<const std::byte> bytes = file.bytes();
+  return config_from_json({reinterpret_cast<const char*>(bytes.data()), bytes.size()}, path.string());
+}
+
 Text run_text(const RunConfig& config) {
-  if (!config.text.empty()) return Text::open(config.text);
+  if (!config.text.empty()) {
+    try {
+      return Text::open(config.text);
+    } catch (const DataError& error) {
+      throw DataError(fmt::format(
+          "{}; the run names this text{}; another place can be given: rapt train --resume RUN TEXT, rapt eval RUN TEXT",
+          error.what(),
+          std::filesystem::path(config.text).is_relative() ? ", relative to the folder where it was started" : ""));
+    }
+  }
   return Text::from_string(make_stories(kStoriesSeed, kStoriesBytes).text, "the built-in stories");
 }
 

@@ -30,14 +30,18 @@ struct Run {
 
   /// The run as its last good checkpoint has it (notes say which were skipped, and why), with what `adjust` changes in
   /// the configuration before model and optimizer are made from it. Throws DataError when there is none, or when it
-  /// doesn't fit.
+  /// doesn't fit, such as one copied
+  /// from a run of another configuration.
   static Run load(const std::filesystem::path& folder, const std::function<void(RunConfig&)>& adjust = {});
   /// Writes a checkpoint. Throws DataError, or DivergedError when a weight is not finite; everything that was there is
   /// then still in place.
   void save(CheckpointFolder& folder, bool best);
 };
 
-/// The text of a configuration: the file, or the built-in corpus.
+/// The configuration in a run's config.json. Throws DataError.
+RunConfig load_config(const std::filesystem::path& path);
+
+/// The text that a run names in its configuration: the file, or the built-in corpus. Throws DataError.
 Text run_text(const RunConfig& config);
 
 /// The size of the built-in corpus in bytes, and the seed that generates it.

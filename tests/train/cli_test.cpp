@@ -27,10 +27,13 @@ class Program : public testing::Test {
     std::vector<std::filesystem::path> paths;
     for (const auto& entry : std::filesystem::recursive_directory_iterator(folder.path)) {
       std::string name = entry.path().filename().string();
-      if (entry.is_regular_file() && !name.starts_with("std") && name != ".lock") paths.push_back(entry.path());
+      if (!name.starts_with("std")) paths.push_back(entry.path());
     }
     std::sort(paths.begin(), paths.end());
-    for (const auto& path : paths) all += path.string() + "\n" + read_file(path);
+    for (const auto& path : paths) {
+      all += path.string() + "\n";
+      if (path.filename() != ".lock") all += read_file(path);
+    }
     return all;
   }
 };
@@ -187,6 +190,19 @@ TEST_P(BadInput, GetsOneClearMessageAndLosesNothing) {
   std::string bytes = read_file(folder / "changed/ckpt-00000010.safetensors");
   bytes[bytes.size() - 100] = char(bytes[bytes.size() - 100] ^ 1);
   make_file(folder / "changed/ckpt-00000010.safetensors", bytes);
+  std::filesystem::copy(folder / "run", folder / "other");
+  std::string config = read_file(folder / "other/config.json");
+  for (auto [from, to] : {std::pair("\"layers\": 1", "\"layers\": 3"), std::pair("\"dim\": 16", "\"dim\": 32")}) {
+    ASSERT_NE(config.find(from), std::string::npos) << config;
+    config.replace(config.find(from), std::strlen(from), to);
+  }
+  make_file(folder / "other/config.json", config);
+  for (const char* name : {"config.json", "log.jsonl", "LATEST", "BEST"}) {
+    std::string theirs = std::string("their-") + name;
+    std::filesystem::create_directories(folder / theirs);
+    make_file(folder / (theirs + "/" + name), "{\"port\": 80}\n");
+  }
+  std::filesystem::create_directories(folder / "elsewhere");
   std::string before = all_files();
 
   Result r = rapt(folder, GetParam().arguments);
@@ -214,6 +230,11 @@ constexpr Bad kBad[] = {
     {"UnknownSchedule", "train text.txt --schedule cosin", 2, "cosine"},
     {"UnknownTokenizer", "train text.txt --tokenizer char", 2, "characters"},
     {"OutHoldsARun", "train text.txt --out run", 2, "--resume run"},
+    {"OutHoldsAConfigOfOthers", "train text.txt --out their-config.json", 2, "their-config.json/config.json is not of"},
+    {"OutHoldsALogOfOthers", "train text.txt --out their-log.jsonl", 2, "their-log.jsonl/log.jsonl is not of"},
+    {"OutHoldsALatestOfOthers", "train text.txt --out their-LATEST", 2, "their-LATEST/LATEST is not of"},
+    {"OutHoldsABestOfOthers", "train text.txt --out their-BEST", 2, "their-BEST/BEST is not of"},
+    {"ShortTextIntoANewFolder", "train short.txt --out new", 3, "short"},
     {"OutIsAFile", "train text.txt --out text.txt", 3, "text.txt"},
     {"OutCantBeWritten", "train text.txt --out /proc/run", 3, "/proc/run"},
     {"ResumeNothing", "train --resume folder", 3, "folder"},
@@ -223,11 +244,52 @@ constexpr Bad kBad[] = {
     {"SampleUnknownCharacter", "sample run --prompt 'm\xc3\xa9'", 3, "U+00E9"},
     {"EvalMissingRun", "eval nowhere", 3, "nowhere"},
     {"TruncatedCheckpoint", "eval cut", 3, "ckpt-00000010"},
+    {"CheckpointOfAnotherModel", "eval other", 3, "layers 1 (in config.json: 3)\n  dim 16 (in config.json: 32)"},
+    {"ResumeFromACheckpointOfAnotherModel", "train --resume other --steps 20", 3, "another configuration"},
     {"ChangedCheckpoint", "eval changed", 3, "ckpt-00000010"},
     {"TopPOutOfRange", "sample run --top-p 1.5", 2, "--top-p"},
     {"SampleWithoutRun", "sample", 2, "run"},
 };
 INSTANTIATE_TEST_SUITE_P(Table, BadInput, testing::ValuesIn(kBad), [](const auto& test) { return test.param.name; });
+
+TEST_F(Program, ARunWithoutItsTextSaysHowToGiveIt) {
+  ASSERT_EQ(train("--steps 4").code, 0);
+  std::filesystem::create_directories(folder / "elsewhere");
+  for (const char* arguments : {"eval ../run", "train --resume ../run --steps 5"}) {
+    Result r = rapt(folder, arguments, "cd elsewhere;");
+    EXPECT_EQ(r.code, 3) << arguments;
+    EXPECT_EQ(r.err.rfind("rapt: text: can't open text.txt", 0), 0u) << r.err;
+    EXPECT_NE(r.err.find("the run names this text, relative to the folder where it was started"), std::string::npos)
+        << r.err;
+    EXPECT_NE(r.err.find("train --resume RUN TEXT"), std::string::npos) << r.err;
+  }
+  Result r = rapt(folder, "train --resume ../run ../text.txt --steps 5", "cd elsewhere;");
+  EXPECT_EQ(r.code, 0) << r.err;
+  EXPECT_EQ(r.out.find("is not the text"), std::string::npos) << r.out;
+  EXPECT_EQ(rapt(folder, "eval ../run", "cd elsewhere;").code, 0);
+}
+
+TEST_F(Program, ADamagedConfigurationIsTakenFromTheCheckpoint) {
+  ASSERT_EQ(train("--steps 4").code, 0);
+  std::string config = read_file(folder / "run/config.json");
+  make_file(folder / "run/config.json", config.substr(0, 40));
+  Result e = rapt(folder, "eval run");
+  EXPECT_EQ(e.code, 0) << e.err;
+  EXPECT_NE(e.err.find("the configuration is taken from"), std::string::npos) << e.err;
+  EXPECT_EQ(rapt(folder, "train --resume run --steps 5").code, 0);
+  EXPECT_EQ(read_file(folder / "run/config.json").size(), config.size());
+}
+
+TEST_F(Program, ARunThatEndedBeforeItsFirstCheckpointCanBeStartedAgain) {
+  ASSERT_EQ(train("--steps 4").code, 0);
+  for (const char* name : {"ckpt-00000004.safetensors", "LATEST", "BEST"}) {
+    std::filesystem::remove(folder / (std::string("run/") + name));
+  }
+  Result r = train("--steps 2");
+  EXPECT_EQ(r.code, 0) << r.err;
+  std::string log = read_file(folder / "run/log.jsonl");
+  EXPECT_EQ(std::count(log.begin(), log.end(), '\n'), 2) << log;
+}
 
 TEST_F(Program, DivergenceStopsAndKeepsTheLastGoodCheckpoint) {
   ASSERT_EQ(train("--steps 10").code, 0);
