@@ -1,12 +1,11 @@
 #include "run.h"
 
-#include <cmath>
-
 #include "../core/random.h"
 #include "../data/stories.h"
 #include "../optim/adamw.h"
 #include "../optim/muon.h"
 #include "../optim/sgd.h"
+#include "trainer.h"
 
 namespace rapt::inline RAPT_ABI {
 
@@ -45,6 +44,26 @@ std::vector<NamedTensor> tensors_below(const Safetensors& file, const std::strin
   return found;
 }
 
+// A run's config.json and its checkpoints are of one model.
+void check_same_model(const RunConfig& checkpoint, const std::string& name, const RunConfig& config) {
+  std::string differences;
+  visit_fields(
+      [&](const ConfigField& field, const auto& has, const auto& wanted) {
+        if (field.of_model && has != wanted) {
+          differences += fmt::format("\n  {} {} (in config.json: {})", field.name, has, wanted);
+        }
+      },
+      checkpoint, config);
+  check<DataError>(differences.empty(), "{}: the checkpoint is of another configuration than the run:{}", name,
+                   differences);
+}
+
+void check_weights(const Checkpoint& checkpoint) {
+  for (const NamedTensor& weight : tensors_below(checkpoint.file, "model.")) {
+    check<DataError>(all_finite(weight.tensor), "the weight {} is not finite", weight.name);
+  }
+}
+
 }  // namespace
 
 Run::Run(const RunConfig& c, Tokenizer t)
@@ -53,24 +72,27 @@ Run::Run(const RunConfig& c, Tokenizer t)
       model(make_model(config, tokenizer)),
       optimizer(make_optimizer(config, model)) {}
 
-Run Run::load(const std::filesystem::path& folder) {
+Run Run::load(const std::filesystem::path& folder, const std::function<void(RunConfig&)>& adjust) {
   check<DataError>(std::filesystem::is_directory(folder), "{}: there is no such run folder", folder.string());
-  std::optional<Checkpoint> checkpoint = load_latest(folder);
+  std::optional<Checkpoint> checkpoint = load_latest(folder, check_weights);
   check<DataError>(checkpoint.has_value(), "{}: the folder holds no checkpoint", folder.string());
   const std::string& name = checkpoint->file.name();
   RunConfig config = config_from_json(checkpoint->text("config"), name + ": config");
+  RunConfig beside = config;
+  std::error_code ignored;
+  try {
+    if (std::filesystem::exists(folder / "config.json", ignored)) beside = load_config(folder / "config.json");
+  } catch (const DataError& error) {  // the checkpoint has it as well
+    checkpoint->notes.push_back(fmt::format("the configuration is taken from {}: {}", name, error.what()));
+  }
+  check_same_model(config, name, beside);
+  if (adjust) adjust(config);
   Run run(config, Tokenizer::from_string(checkpoint->text("tokenizer")));
   try {
     load_parameters(run.model.parameters(), tensors_below(checkpoint->file, "model."));
     run.optimizer->load_state(tensors_below(checkpoint->file, "optimizer."));
   } catch (const Error& error) {
     throw DataError(fmt::format("{}: {}", name, error.what()));
-  }
-  for (const NamedTensor& p : run.model.parameters()) {
-    for (Real v : p.tensor.to_vector()) {
-      check<DataError>(std::isfinite(v), "{}: the weight {} holds {}; train again from an earlier checkpoint", name,
-                       p.name, v);
-    }
   }
   run.step = checkpoint->step;
   run.best_loss = checkpoint->number("best_loss");
@@ -80,6 +102,11 @@ Run Run::load(const std::filesystem::path& folder) {
 }
 
 void Run::save(CheckpointFolder& folder, bool best) {
+  for (const NamedTensor& p : model.parameters()) {
+    if (all_finite(p.tensor)) continue;
+    throw DivergedError(fmt::format("training diverged at step {}: {}; no checkpoint is made of it", step,
+                                    first_not_finite(model.parameters())));
+  }
   std::vector<NamedTensor> state = optimizer->state();
   std::vector<TensorView> tensors;
   for (const NamedTensor& p : model.parameters()) tensors.push_back(tensor_view("model." + p.name, p.tensor));
@@ -93,8 +120,23 @@ void Run::save(CheckpointFolder& folder, bool best) {
   }
 }
 
+RunConfig load_config(const std::filesystem::path& path) {
+  MappedFile file(path);
+  std::span<const std::byte> bytes = file.bytes();
+  return config_from_json({reinterpret_cast<const char*>(bytes.data()), bytes.size()}, path.string());
+}
+
 Text run_text(const RunConfig& config) {
-  if (!config.text.empty()) return Text::open(config.text);
+  if (!config.text.empty()) {
+    try {
+      return Text::open(config.text);
+    } catch (const DataError& error) {
+      throw DataError(fmt::format(
+          "{}; the run names this text{}; another place can be given: rapt train --resume RUN TEXT, rapt eval RUN TEXT",
+          error.what(),
+          std::filesystem::path(config.text).is_relative() ? ", relative to the folder where it was started" : ""));
+    }
+  }
   return Text::from_string(make_stories(kStoriesSeed, kStoriesBytes).text, "the built-in stories");
 }
 

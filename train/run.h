@@ -1,5 +1,6 @@
 #pragma once
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <optional>
 
@@ -27,13 +28,20 @@ struct Run {
   /// A new run; weights are drawn from the seed.
   Run(const RunConfig& config, Tokenizer tokenizer);
 
-  /// The run as its last good checkpoint has it. Throws DataError when there is none, or when it doesn't fit.
-  static Run load(const std::filesystem::path& folder);
-  /// Writes a checkpoint. Throws DataError; everything that was there is then still in place.
+  /// The run as its last good checkpoint has it (notes say which were skipped, and why), with what `adjust` changes in
+  /// the configuration before model and optimizer are made from it. Throws DataError when there is none, or when it
+  /// doesn't fit, such as one copied
+  /// from a run of another configuration.
+  static Run load(const std::filesystem::path& folder, const std::function<void(RunConfig&)>& adjust = {});
+  /// Writes a checkpoint. Throws DataError, or DivergedError when a weight is not finite; everything that was there is
+  /// then still in place.
   void save(CheckpointFolder& folder, bool best);
 };
 
-/// The text of a configuration: the file, or the built-in corpus.
+/// The configuration in a run's config.json. Throws DataError.
+RunConfig load_config(const std::filesystem::path& path);
+
+/// The text that a run names in its configuration: the file, or the built-in corpus. Throws DataError.
 Text run_text(const RunConfig& config);
 
 /// The size of the built-in corpus in bytes, and the seed that generates it.

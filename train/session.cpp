@@ -1,5 +1,7 @@
 #include "session.h"
 
+#include <cmath>
+
 #include "../core/random.h"
 #include "generate.h"
 #include "one_step.h"
@@ -25,7 +27,7 @@ std::string loss_text(const RunConfig& config, const Evaluation& e) {
 class Session {
  public:
   Session(Run& run, const Text& text, const SessionOptions& options)
-      : run_(run), options_(options), folder_(options.folder), tokens_(run.tokenizer, text.view()) {
+      : run_(run), options_(options), tokens_(run.tokenizer, text.view()) {
     const RunConfig& c = run.config;
     Split split = split_tokens(tokens_.span(), kValidationFraction, c.context);
     train_ = train_batches(c, split.train);
@@ -33,6 +35,7 @@ class Session {
     int64_t windows = std::max<int64_t>(1, 2048 / c.context);
     int64_t sampled = c.eval_batches > 0 ? c.eval_batches * c.batch : 0;
     validation_ = {split.validation, windows, c.context, sampled};
+    folder_.emplace(options.folder);  // made only now that there is something to train
   }
 
   bool train() {
@@ -79,6 +82,10 @@ class Session {
     bool ended = report.step == c.steps;
     if (ended || (c.eval_every > 0 && report.step % c.eval_every == 0)) {
       Evaluation e = evaluate(run_.model, validation_, run_.tokenizer);
+      if (!std::isfinite(e.loss)) {
+        throw DivergedError(fmt::format("training diverged at step {}: the validation loss is {}; {}", report.step,
+                                        e.loss, first_not_finite(run_.model.parameters())));
+      }
       validation_loss = e.loss;
       progress_->line(fmt::format("step {:>{}}  validation loss {}{}", report.step, std::to_string(c.steps).size(),
                                   loss_text(c, e), floor_ > 0 ? fmt::format(" ({:.4f} at best)", floor_) : ""));
@@ -92,7 +99,7 @@ class Session {
     bool best = validation_loss && *validation_loss < run_.best_loss;
     if (best) run_.best_loss = *validation_loss;
     try {
-      run_.save(folder_, best);
+      run_.save(*folder_, best);
     } catch (const DataError& error) {
       if (last) throw;
       progress_->line(fmt::format("warning: no checkpoint at step {}, training goes on: {}", run_.step, error.what()));
@@ -129,7 +136,7 @@ class Session {
 
   Run& run_;
   const SessionOptions& options_;
-  CheckpointFolder folder_;
+  std::optional<CheckpointFolder> folder_;
   TokenStream tokens_;
   TrainBatches train_;
   ValidationBatches validation_;

@@ -9,8 +9,6 @@
 
 namespace rapt::inline RAPT_ABI {
 
-namespace {}  // namespace
-
 // With the group of parameters it belongs to. A weight before a gradient: it spoils them all.
 std::string first_not_finite(const std::vector<NamedTensor>& parameters) {
   auto group = [](const NamedTensor& p) { return p.tensor.rank() >= 2 ? "matrices" : "vectors"; };

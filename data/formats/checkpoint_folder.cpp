@@ -170,7 +170,7 @@ Checkpoint load_checkpoint(const fs::path& path) {
   return verify(path, *step);
 }
 
-std::optional<Checkpoint> load_latest(const fs::path& folder) {
+std::optional<Checkpoint> load_latest(const fs::path& folder, const std::function<void(const Checkpoint&)>& accept) {
   Pointer latest = read_pointer(folder / "LATEST");
   check<DataError>(!latest.is_path,
                    "{}: names a path, expected the name of a file in the same folder; delete LATEST to go on from the "
@@ -191,6 +191,7 @@ std::optional<Checkpoint> load_latest(const fs::path& folder) {
     std::string name = checkpoint_name(candidates.back());
     try {
       Checkpoint checkpoint = verify(folder / name, candidates.back());
+      if (accept) accept(checkpoint);
       if (name != latest.name) notes.push_back(fmt::format("{}: going on from {}", folder.string(), name));
       checkpoint.notes = std::move(notes);
       return checkpoint;

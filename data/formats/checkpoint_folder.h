@@ -1,6 +1,7 @@
 #pragma once
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -42,9 +43,11 @@ std::string exact_text(double value);
 Checkpoint load_checkpoint(const std::filesystem::path& path);
 
 /// The checkpoint LATEST names, or, when that can't be read, the highest-numbered one that verifies; notes say what was
-/// skipped and why. Nothing when there are no checkpoints. Throws DataError when there are some, but none verifies;
-/// when the one LATEST names was written by a newer version; and when LATEST names a path. Needs no lock.
-std::optional<Checkpoint> load_latest(const std::filesystem::path& folder);
+/// skipped and why. `accept` may refuse one more by throwing DataError. Nothing when there are no checkpoints. Throws
+/// DataError when there are some, but none verifies; when the one LATEST names was written by a newer version; and when
+/// LATEST names a path. Needs no lock.
+std::optional<Checkpoint> load_latest(const std::filesystem::path& folder,
+                                      const std::function<void(const Checkpoint&)>& accept = {});
 
 /// The checkpoint BEST names; nothing when there is no BEST. Throws DataError.
 std::optional<Checkpoint> load_best(const std::filesystem::path& folder);

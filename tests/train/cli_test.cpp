@@ -3,6 +3,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "../../data/formats/checkpoint_folder.h"
 #include "program.h"
 
 namespace rapt::test {
@@ -26,10 +27,13 @@ class Program : public testing::Test {
     std::vector<std::filesystem::path> paths;
     for (const auto& entry : std::filesystem::recursive_directory_iterator(folder.path)) {
       std::string name = entry.path().filename().string();
-      if (entry.is_regular_file() && !name.starts_with("std") && name != ".lock") paths.push_back(entry.path());
+      if (!name.starts_with("std")) paths.push_back(entry.path());
     }
     std::sort(paths.begin(), paths.end());
-    for (const auto& path : paths) all += path.string() + "\n" + read_file(path);
+    for (const auto& path : paths) {
+      all += path.string() + "\n";
+      if (path.filename() != ".lock") all += read_file(path);
+    }
     return all;
   }
 };
@@ -120,13 +124,46 @@ TEST_F(Program, ResumingIsExact) {
   }
 }
 
+TEST_F(Program, ResumingTakesNewFlagsAndStaysExact) {
+  ASSERT_EQ(train("--steps 6 --lr 1e-2 --optimizer adamw --threads 1").code, 0);
+  auto resume = [&](const std::string& to, const std::string& more) {
+    if (!std::filesystem::exists(folder / to)) std::filesystem::copy(folder / "run", folder / to);
+    return rapt(folder, "train --threads 1 --steps 12 --resume " + to + more).code;
+  };
+  auto numbers = [&](const std::string& run) {
+    std::string all;
+    auto file = Safetensors::open(folder / (run + "/ckpt-00000012.safetensors"));
+    for (const TensorView& t : file.tensors())
+      all.append(reinterpret_cast<const char*>(t.bytes.data()), t.bytes.size());
+    return all;
+  };
+  ASSERT_EQ(resume("same", ""), 0);
+  for (const char* flag : {" --weight-decay 0.5", " --beta1 0.5", " --beta2 0.5", " --dropout 0.3"}) {
+    SCOPED_TRACE(flag);
+    std::filesystem::remove_all(folder / "whole");
+    std::filesystem::remove_all(folder / "halves");
+    ASSERT_EQ(resume("whole", flag), 0);
+    EXPECT_FALSE(numbers("whole") == numbers("same")) << "the flag changes nothing";
+    ASSERT_EQ(resume("halves", std::string(flag) + " --stop-at 9"), 130);
+    ASSERT_EQ(resume("halves", ""), 0);
+    EXPECT_TRUE(checkpoint("halves", 12) == checkpoint("whole", 12));
+  }
+}
+
 TEST_F(Program, AnInterruptSavesAndCanBeResumed) {
-  std::string script = "( sleep 1; pkill -INT -n -f 'out interrupted' ) & ";
-  Result r =
-      rapt(folder, "train text.txt --out interrupted --steps 1000000 --schedule constant" + std::string(kTiny), script);
+  // when the first step is in the log, or after a minute
+  std::string interrupt =
+      "& pid=$!; for i in $(seq 1200); do [ -s interrupted/log.jsonl ] && break; sleep 0.05; done; kill -INT $pid; "
+      "wait $pid";
+  Result r = rapt(folder, "train text.txt --out interrupted --steps 1000000 --schedule constant" + std::string(kTiny),
+                  "", interrupt);
   EXPECT_EQ(r.code, 130) << r.err;
   EXPECT_NE(r.out.find("--resume interrupted"), std::string::npos) << r.out;
-  EXPECT_TRUE(std::filesystem::exists(folder / "interrupted/LATEST"));
+  std::string latest = read_file(folder / "interrupted/LATEST");
+  std::optional<int64_t> step = checkpoint_step(latest.substr(0, latest.find('\n')));
+  ASSERT_TRUE(step) << latest;
+  EXPECT_EQ(rapt(folder, fmt::format("train --resume interrupted --stop-at {}", *step + 3)).code, 130);
+  EXPECT_EQ(read_file(folder / "interrupted/LATEST"), checkpoint_name(*step + 3) + "\n");
 }
 
 struct Bad {
@@ -153,6 +190,19 @@ TEST_P(BadInput, GetsOneClearMessageAndLosesNothing) {
   std::string bytes = read_file(folder / "changed/ckpt-00000010.safetensors");
   bytes[bytes.size() - 100] = char(bytes[bytes.size() - 100] ^ 1);
   make_file(folder / "changed/ckpt-00000010.safetensors", bytes);
+  std::filesystem::copy(folder / "run", folder / "other");
+  std::string config = read_file(folder / "other/config.json");
+  for (auto [from, to] : {std::pair("\"layers\": 1", "\"layers\": 3"), std::pair("\"dim\": 16", "\"dim\": 32")}) {
+    ASSERT_NE(config.find(from), std::string::npos) << config;
+    config.replace(config.find(from), std::strlen(from), to);
+  }
+  make_file(folder / "other/config.json", config);
+  for (const char* name : {"config.json", "log.jsonl", "LATEST", "BEST"}) {
+    std::string theirs = std::string("their-") + name;
+    std::filesystem::create_directories(folder / theirs);
+    make_file(folder / (theirs + "/" + name), "{\"port\": 80}\n");
+  }
+  std::filesystem::create_directories(folder / "elsewhere");
   std::string before = all_files();
 
   Result r = rapt(folder, GetParam().arguments);
@@ -186,6 +236,11 @@ constexpr Bad kBad[] = {
     {"UnknownSchedule", "train text.txt --schedule cosin", 2, "cosine"},
     {"UnknownTokenizer", "train text.txt --tokenizer char", 2, "characters"},
     {"OutHoldsARun", "train text.txt --out run", 2, "--resume run"},
+    {"OutHoldsAConfigOfOthers", "train text.txt --out their-config.json", 2, "their-config.json/config.json is not of"},
+    {"OutHoldsALogOfOthers", "train text.txt --out their-log.jsonl", 2, "their-log.jsonl/log.jsonl is not of"},
+    {"OutHoldsALatestOfOthers", "train text.txt --out their-LATEST", 2, "their-LATEST/LATEST is not of"},
+    {"OutHoldsABestOfOthers", "train text.txt --out their-BEST", 2, "their-BEST/BEST is not of"},
+    {"ShortTextIntoANewFolder", "train short.txt --out new", 3, "short"},
     {"OutIsAFile", "train text.txt --out text.txt", 3, "text.txt"},
     {"OutCantBeWritten", "train text.txt --out /proc/run", 3, "/proc/run"},
     {"ResumeNothing", "train --resume folder", 3, "folder"},
@@ -195,11 +250,52 @@ constexpr Bad kBad[] = {
     {"SampleUnknownCharacter", "sample run --prompt 'm\xc3\xa9'", 3, "U+00E9"},
     {"EvalMissingRun", "eval nowhere", 3, "nowhere"},
     {"TruncatedCheckpoint", "eval cut", 3, "ckpt-00000010"},
+    {"CheckpointOfAnotherModel", "eval other", 3, "layers 1 (in config.json: 3)\n  dim 16 (in config.json: 32)"},
+    {"ResumeFromACheckpointOfAnotherModel", "train --resume other --steps 20", 3, "another configuration"},
     {"ChangedCheckpoint", "eval changed", 3, "ckpt-00000010"},
     {"TopPOutOfRange", "sample run --top-p 1.5", 2, "--top-p"},
     {"SampleWithoutRun", "sample", 2, "run"},
 };
 INSTANTIATE_TEST_SUITE_P(Table, BadInput, testing::ValuesIn(kBad), [](const auto& test) { return test.param.name; });
+
+TEST_F(Program, ARunWithoutItsTextSaysHowToGiveIt) {
+  ASSERT_EQ(train("--steps 4").code, 0);
+  std::filesystem::create_directories(folder / "elsewhere");
+  for (const char* arguments : {"eval ../run", "train --resume ../run --steps 5"}) {
+    Result r = rapt(folder, arguments, "cd elsewhere;");
+    EXPECT_EQ(r.code, 3) << arguments;
+    EXPECT_EQ(r.err.rfind("rapt: text: can't open text.txt", 0), 0u) << r.err;
+    EXPECT_NE(r.err.find("the run names this text, relative to the folder where it was started"), std::string::npos)
+        << r.err;
+    EXPECT_NE(r.err.find("train --resume RUN TEXT"), std::string::npos) << r.err;
+  }
+  Result r = rapt(folder, "train --resume ../run ../text.txt --steps 5", "cd elsewhere;");
+  EXPECT_EQ(r.code, 0) << r.err;
+  EXPECT_EQ(r.out.find("is not the text"), std::string::npos) << r.out;
+  EXPECT_EQ(rapt(folder, "eval ../run", "cd elsewhere;").code, 0);
+}
+
+TEST_F(Program, ADamagedConfigurationIsTakenFromTheCheckpoint) {
+  ASSERT_EQ(train("--steps 4").code, 0);
+  std::string config = read_file(folder / "run/config.json");
+  make_file(folder / "run/config.json", config.substr(0, 40));
+  Result e = rapt(folder, "eval run");
+  EXPECT_EQ(e.code, 0) << e.err;
+  EXPECT_NE(e.err.find("the configuration is taken from"), std::string::npos) << e.err;
+  EXPECT_EQ(rapt(folder, "train --resume run --steps 5").code, 0);
+  EXPECT_EQ(read_file(folder / "run/config.json").size(), config.size());
+}
+
+TEST_F(Program, ARunThatEndedBeforeItsFirstCheckpointCanBeStartedAgain) {
+  ASSERT_EQ(train("--steps 4").code, 0);
+  for (const char* name : {"ckpt-00000004.safetensors", "LATEST", "BEST"}) {
+    std::filesystem::remove(folder / (std::string("run/") + name));
+  }
+  Result r = train("--steps 2");
+  EXPECT_EQ(r.code, 0) << r.err;
+  std::string log = read_file(folder / "run/log.jsonl");
+  EXPECT_EQ(std::count(log.begin(), log.end(), '\n'), 2) << log;
+}
 
 TEST_F(Program, DivergenceStopsAndKeepsTheLastGoodCheckpoint) {
   ASSERT_EQ(train("--steps 10").code, 0);
@@ -209,6 +305,51 @@ TEST_F(Program, DivergenceStopsAndKeepsTheLastGoodCheckpoint) {
   EXPECT_NE(r.err.find("not finite"), std::string::npos) << r.err;
   Result e = rapt(folder, "eval run --json");
   EXPECT_EQ(e.code, 0) << e.err;
+}
+
+TEST_F(Program, AValidationLossThatIsNotFiniteIsDivergence) {
+  ASSERT_EQ(train("--steps 4 --optimizer adamw").code, 0);
+  std::string before = read_file(folder / "run/LATEST");
+  Result r = rapt(folder, "train --resume run --steps 5 --lr 1e39 --warmup 0 --schedule constant");
+  EXPECT_EQ(r.code, 4) << r.out << r.err;
+  EXPECT_EQ(r.err.rfind("rapt: training diverged at step 5: the validation loss is ", 0), 0u) << r.err;
+  EXPECT_NE(r.err.find("(of the matrices) is not finite"), std::string::npos) << r.err;
+  EXPECT_EQ(read_file(folder / "run/LATEST"), before);
+  EXPECT_EQ(rapt(folder, "train --resume run --steps 6").code, 0);
+}
+
+TEST_F(Program, NoCheckpointIsMadeOfWeightsThatAreNotFinite) {
+  ASSERT_EQ(train("--steps 4 --optimizer adamw").code, 0);
+  std::string before = read_file(folder / "run/LATEST");
+  Result r = rapt(folder, "train --resume run --steps 9 --stop-at 5 --lr 1e39 --warmup 0 --schedule constant");
+  EXPECT_EQ(r.code, 4) << r.out << r.err;
+  EXPECT_EQ(r.err.rfind("rapt: training diverged at step 5: the weight ", 0), 0u) << r.err;
+  EXPECT_EQ(read_file(folder / "run/LATEST"), before);
+  EXPECT_FALSE(std::filesystem::exists(folder / "run/ckpt-00000005.safetensors"));
+}
+
+TEST_F(Program, ACheckpointWithWeightsThatAreNotFiniteIsSkipped) {
+  ASSERT_EQ(train("--steps 4").code, 0);
+  {
+    Checkpoint good = load_checkpoint(folder / "run/ckpt-00000004.safetensors");
+    std::vector<TensorView> tensors(good.file.tensors().begin(), good.file.tensors().end());
+    std::vector<float> infinite;
+    for (TensorView& t : tensors) {
+      if (t.name != "model.token_embedding.weight") continue;
+      infinite.assign(t.bytes.size() / sizeof(float), std::numeric_limits<float>::infinity());
+      t.bytes = std::as_bytes(std::span(infinite));
+    }
+    ASSERT_FALSE(infinite.empty());
+    CheckpointFolder(folder / "run").save(6, tensors, good.metadata);
+  }
+  ASSERT_EQ(read_file(folder / "run/LATEST"), checkpoint_name(6) + "\n");
+  Result r = rapt(folder, "train --resume run --steps 8 --stop-at 7");
+  EXPECT_EQ(r.code, 130) << r.err;
+  EXPECT_NE(r.out.find("resuming run at step 4"), std::string::npos) << r.out;
+  EXPECT_NE(r.out.find("skipped ckpt-00000006.safetensors: the weight token_embedding.weight is not finite"),
+            std::string::npos)
+      << r.out;
+  EXPECT_NE(r.out.find("going on from ckpt-00000004.safetensors"), std::string::npos) << r.out;
 }
 
 TEST_F(Program, AFullDiskIsReportedAndLosesNothing) {

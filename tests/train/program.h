@@ -54,11 +54,12 @@ struct Result {
   std::string out, err;
 };
 
-/// Runs the rapt program with these shell words in `folder`.
-inline Result rapt(const TemporaryFolder& folder, const std::string& arguments, const std::string& before = "") {
+/// Runs the rapt program with these shell words in `folder`, between other commands of the shell.
+inline Result rapt(const TemporaryFolder& folder, const std::string& arguments, const std::string& before = "",
+                   const std::string& after = "") {
   std::string out = folder / "stdout.txt", err = folder / "stderr.txt";
   std::string command = "cd '" + folder.path.string() + "'; " + before + " '" + RAPT_PROGRAM "' " + arguments + " > '" +
-                        out + "' 2> '" + err + "' < /dev/null";
+                        out + "' 2> '" + err + "' < /dev/null " + after;
   int status = std::system(command.c_str());
   Result result;
   result.code = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);

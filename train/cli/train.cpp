@@ -39,6 +39,25 @@ bool holds_run(const fs::path& folder) {
   return false;
 }
 
+// The file of somebody else that a run in this folder would replace, or nothing. A run that ended before its first
+// checkpoint has left its config.json, which shows that the log is its own.
+std::string foreign_file(const fs::path& folder) {
+  std::error_code error;
+  auto exists = [&](const fs::path& path) { return fs::exists(fs::symlink_status(path, error)); };
+  if (fs::path path = folder / "config.json"; exists(path)) {
+    try {
+      load_config(path);
+      return "";
+    } catch (const DataError&) {
+      return path.string();
+    }
+  }
+  for (const char* name : {"log.jsonl", "LATEST", "BEST"}) {
+    if (exists(folder / name)) return (folder / name).string();
+  }
+  return "";
+}
+
 std::string default_name(const std::string& text) {
   return "runs/" + (text.empty() ? std::string("stories") : fs::path(text).stem().string());
 }
@@ -48,11 +67,14 @@ fs::path new_folder(const TrainArguments& a) {
   if (!a.out.empty()) {
     check<UsageError>(!holds_run(a.out), "--out: {} holds a run already; resume it with --resume {}, or choose another",
                       a.out, a.out);
+    std::string foreign = foreign_file(a.out);
+    check<UsageError>(foreign.empty(), "--out: {} is not of a run of rapt and would be replaced; choose another folder",
+                      foreign);
     return a.out;
   }
   std::string name = default_name(a.text);
   fs::path folder = name;
-  for (int i = 2; holds_run(folder); ++i) folder = fmt::format("{}-{}", name, i);
+  for (int i = 2; holds_run(folder) || !foreign_file(folder).empty(); ++i) folder = fmt::format("{}-{}", name, i);
   return folder;
 }
 
@@ -82,10 +104,11 @@ void apply_flags(const TrainArguments& a, RunConfig& config) {
 
 int resume(TrainArguments& a, SessionOptions& session) {
   fs::path folder = !a.resume.empty() ? a.resume : !a.out.empty() ? a.out : default_name(a.text);
-  Run run = Run::load(folder);
-  apply_flags(a, run.config);
-  if (!a.text.empty()) run.config.text = a.text;
-  Text text = run_text(run.config);
+  Run run = Run::load(folder, [&](RunConfig& config) {
+    apply_flags(a, config);
+    if (!a.text.empty()) config.text = a.text;
+  });
+  Text text = a.text.empty() ? run_text(run.config) : Text::open(a.text);
   if (text.hash() != run.text_hash) {
     run.notes.push_back(fmt::format("warning: {} is not the text this run was trained on so far", text.name()));
     run.text_hash = text.hash();
@@ -104,7 +127,7 @@ int start(TrainArguments& a, SessionOptions& session) {
   check_memory(a.config);
   check_config(a.config);
   session.folder = new_folder(a);
-  Text text = run_text(a.config);
+  Text text = a.text.empty() ? run_text(a.config) : Text::open(a.text);
   Run run(a.config, make_tokenizer(a.config.tokenizer, text.view()));
   run.text_hash = text.hash();
   fmt::print("{}, {}B; {} {}; a model of {} parameters; {} threads; into {}\n", text.name(),
