@@ -1,5 +1,6 @@
 #include "report.h"
 
+#include <fcntl.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -90,13 +91,13 @@ RunLog::RunLog(const std::filesystem::path& path, int64_t steps_done) : path_(pa
     old.close();
     write_file(path, kept);
   }
-  file_ = std::fopen(path_.c_str(), "a");
-  check<DataError>(file_ != nullptr, "{}: can't be written: {}", path_, std::strerror(errno));
+  file_ = system_calls().open(path_.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
+  check<DataError>(file_ >= 0, "{}: can't be written: {}", path_, std::strerror(errno));
 }
 
-RunLog::~RunLog() { std::fclose(file_); }
+RunLog::~RunLog() { system_calls().close(file_); }
 
-void RunLog::write(const StepReport& r, double tokens_per_second, std::optional<double> validation_loss) {
+std::string RunLog::write(const StepReport& r, double tokens_per_second, std::optional<double> validation_loss) {
   OrderedJson json;
   json["step"] = r.step;
   json["loss"] = r.loss;
@@ -104,9 +105,22 @@ void RunLog::write(const StepReport& r, double tokens_per_second, std::optional<
   json["lr"] = r.learning_rate;
   json["grad_norm"] = r.gradient_norm;
   json["tokens_per_second"] = std::round(tokens_per_second);
-  std::string line = to_json_text(json);
-  bool written = std::fputs((line + "\n").c_str(), file_) >= 0 && std::fflush(file_) == 0;
-  check<DataError>(written, "{}: can't be written: {}", path_, std::strerror(errno));
+  waiting_ += to_json_text(json) + "\n";
+  off_t end = ::lseek(file_, 0, SEEK_END);
+  size_t written = 0;
+  int error = 0;
+  while (written < waiting_.size() && error == 0) {
+    ssize_t n = system_calls().write(file_, waiting_.data() + written, waiting_.size() - written);
+    if (n > 0) written += size_t(n);
+    if (n <= 0 && !(n < 0 && errno == EINTR)) error = n < 0 ? errno : EIO;
+  }
+  // no half line stays, unless it can't be taken back: then the rest of it comes next
+  size_t whole = written == 0 ? 0 : waiting_.rfind('\n', written - 1) + 1;
+  if (whole < written && end >= 0 && ::ftruncate(file_, end + off_t(whole)) == 0) written = whole;
+  waiting_.erase(0, written);
+  if (error == 0 || std::exchange(warned_, true)) return "";
+  return fmt::format("warning: {}: no line for step {}, training goes on and will try again: {}", path_, r.step,
+                     std::strerror(error));
 }
 
 }  // namespace rapt::inline RAPT_ABI

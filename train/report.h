@@ -1,6 +1,5 @@
 #pragma once
 #include <chrono>
-#include <cstdio>
 #include <filesystem>
 #include <optional>
 #include <string>
@@ -49,11 +48,15 @@ class RunLog {
   RunLog(const RunLog&) = delete;
   RunLog& operator=(const RunLog&) = delete;
 
-  void write(const StepReport& report, double tokens_per_second, std::optional<double> validation_loss);
+  /// Adds a line. When it can't be written (a full disk), it waits for the next call, and the file ends with a whole
+  /// line; gives what the user should hear then, the first time, else nothing.
+  std::string write(const StepReport& report, double tokens_per_second, std::optional<double> validation_loss);
 
  private:
-  std::FILE* file_ = nullptr;
   std::string path_;
+  int file_ = -1;
+  std::string waiting_;  // lines that are not in the file yet
+  bool warned_ = false;
 };
 
 }  // namespace rapt::inline RAPT_ABI

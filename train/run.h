@@ -30,8 +30,7 @@ struct Run {
 
   /// The run as its last good checkpoint has it (notes say which were skipped, and why), with what `adjust` changes in
   /// the configuration before model and optimizer are made from it. Throws DataError when there is none, or when it
-  /// doesn't fit, such as one copied
-  /// from a run of another configuration.
+  /// doesn't fit, such as one copied from a run of another configuration.
   static Run load(const std::filesystem::path& folder, const std::function<void(RunConfig&)>& adjust = {});
   /// Writes a checkpoint. Throws DataError, or DivergedError when a weight is not finite; everything that was there is
   /// then still in place.

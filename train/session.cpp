@@ -90,7 +90,8 @@ class Session {
       progress_->line(fmt::format("step {:>{}}  validation loss {}{}", report.step, std::to_string(c.steps).size(),
                                   loss_text(c, e), floor_ > 0 ? fmt::format(" ({:.4f} at best)", floor_) : ""));
     }
-    log_->write(report, progress_->tokens_per_second(), validation_loss);
+    std::string warning = log_->write(report, progress_->tokens_per_second(), validation_loss);
+    if (!warning.empty()) progress_->line(warning);
     if (validation_loss || last) save(validation_loss, last);
     if (!ended && c.sample_every > 0 && report.step % c.sample_every == 0) print_sample(kSampleTokens / 2);
   }

@@ -14,9 +14,9 @@ struct SessionOptions {
 };
 
 /// Trains a run to its last step: progress on standard output, the folder filled with config.json, log.jsonl and
-/// checkpoints, a sample at the end. Returns false when it was stopped before. A failing checkpoint on the way is
-/// reported and training goes on; the last one throws. Throws DivergedError; the last good checkpoint is then kept, and
-/// the step that went wrong as well, see OneStep.
+/// checkpoints, a sample at the end. Returns false when it was stopped before. A checkpoint or a line of the log that
+/// fails on the way is reported and training goes on; the last one throws. Throws DivergedError; the last good
+/// checkpoint is then kept, and the step that went wrong as well, see OneStep.
 bool train_session(Run& run, const Text& text, const SessionOptions& options);
 
 /// What the built-in corpus can tell about a model: the least loss that can be expected on the validation split, and

@@ -236,10 +236,12 @@ constexpr Bad kBad[] = {
     {"UnknownSchedule", "train text.txt --schedule cosin", 2, "cosine"},
     {"UnknownTokenizer", "train text.txt --tokenizer char", 2, "characters"},
     {"OutHoldsARun", "train text.txt --out run", 2, "--resume run"},
-    {"OutHoldsAConfigOfOthers", "train text.txt --out their-config.json", 2, "their-config.json/config.json is not of"},
-    {"OutHoldsALogOfOthers", "train text.txt --out their-log.jsonl", 2, "their-log.jsonl/log.jsonl is not of"},
-    {"OutHoldsALatestOfOthers", "train text.txt --out their-LATEST", 2, "their-LATEST/LATEST is not of"},
-    {"OutHoldsABestOfOthers", "train text.txt --out their-BEST", 2, "their-BEST/BEST is not of"},
+    {"OutHoldsAConfigOfOthers", "train text.txt --steps 1 --out their-config.json", 2,
+     "their-config.json/config.json is not of"},
+    {"OutHoldsALogOfOthers", "train text.txt --steps 1 --out their-log.jsonl", 2,
+     "their-log.jsonl/log.jsonl is not of"},
+    {"OutHoldsALatestOfOthers", "train text.txt --steps 1 --out their-LATEST", 2, "their-LATEST/LATEST is not of"},
+    {"OutHoldsABestOfOthers", "train text.txt --steps 1 --out their-BEST", 2, "their-BEST/BEST is not of"},
     {"ShortTextIntoANewFolder", "train short.txt --out new", 3, "short"},
     {"OutIsAFile", "train text.txt --out text.txt", 3, "text.txt"},
     {"OutCantBeWritten", "train text.txt --out /proc/run", 3, "/proc/run"},
@@ -361,6 +363,29 @@ TEST_F(Program, AFullDiskIsReportedAndLosesNothing) {
   EXPECT_NE(r.err.find("ckpt-00000020"), std::string::npos) << r.err;
   EXPECT_TRUE(read_file(folder / "run/ckpt-00000010.safetensors") == before);
   EXPECT_EQ(rapt(folder, "eval run --json").code, 0);
+}
+
+TEST_F(Program, ALogThatCantGrowStopsNoTraining) {
+  ASSERT_EQ(train("--steps 10").code, 0);
+  // a first line so long that the limit leaves room for three lines more, and a checkpoint is smaller
+  std::string line = "{\"step\": 1, \"long\": \"\"}\n";
+  size_t limit = 512 * 256;
+  ASSERT_LT(std::filesystem::file_size(folder / "run/ckpt-00000010.safetensors"), limit);
+  make_file(folder / "run/log.jsonl", line.insert(line.size() - 3, limit - 500 - line.size(), 'x'));
+  Result r = rapt(folder, "train --resume run --steps 30", "ulimit -f 256; trap '' XFSZ;");
+  EXPECT_EQ(r.code, 0) << r.out << r.err;
+  size_t warning = r.out.find("warning: run/log.jsonl: no line for step 1");
+  ASSERT_NE(warning, std::string::npos) << r.out;
+  EXPECT_EQ(r.out.find("warning", warning + 1), std::string::npos) << r.out;
+  std::istringstream log(read_file(folder / "run/log.jsonl"));
+  int lines = 0;
+  for (std::string text; std::getline(log, text); ++lines) {
+    EXPECT_NO_THROW(std::ignore = nlohmann::json::parse(text)) << text;
+    EXPECT_FALSE(log.eof()) << "the last line has no end";
+  }
+  EXPECT_GE(lines, 3);
+  EXPECT_LE(lines, 10);
+  EXPECT_TRUE(std::filesystem::exists(folder / "run/ckpt-00000030.safetensors"));
 }
 
 }  // namespace
