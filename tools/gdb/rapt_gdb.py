@@ -254,7 +254,8 @@ BACKWARD = re.compile(r"rapt::f(32|64)::(backward|gradients)\b")
 
 def function_of(frame):
     function = frame.function() if frame.is_valid() else None
-    return function.name if function else frame.name() or ""
+    name = function.name if function else frame.name() or ""
+    return "" if name.endswith("@plt") else name  # the way into a shared library is not the function
 
 
 def frames():

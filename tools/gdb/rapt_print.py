@@ -108,9 +108,12 @@ class Parameter(gdb.Function):
         super().__init__("parameter")
 
     def invoke(self, name):
-        for _, full, node in parameters():
-            if full == name.string():
-                return node["value"]
+        try:
+            for _, full, node in parameters():
+                if full == name.string():
+                    return node["value"]
+        except Problem as problem:
+            raise gdb.GdbError(str(problem)) from None
         raise gdb.GdbError("there is no parameter %s; rapt grads lists them" % name.string())
 
 
