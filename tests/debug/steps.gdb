@@ -1,15 +1,11 @@
-# Before the program runs
-rapt step
-rapt check
-rapt watch x[0]
-rapt backward break op=softmax
-rapt backward break color=red
-rapt backward break nth=0
-rapt until
-rapt until norm>many
-break look_here
+# From main on: before, a program does not know what is in its shared library
+break main
 run
-delete 2
+delete
+rapt backward break op=softmax
+break look_here
+continue
+delete 3
 frame function main
 rapt print y.node._M_ptr->kept[0]
 # Into the backward pass: where, what, and one node

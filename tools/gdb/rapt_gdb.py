@@ -177,7 +177,7 @@ def namespaces():
         return found
     if not gdb.objfiles():
         raise Problem("there is no program: give one with `file`")
-    if any(has("'%s::detail::keep_values'" % n) for n in NAMESPACES):
+    if any(has("'%s::detail::check_node'" % n) for n in NAMESPACES):  # of the library itself
         raise Problem("this program's type information was stripped; use the file from before `strip -g`")
     if not has("main"):
         raise Problem("this program has no symbols: was it stripped? Use the file from before `strip`")
@@ -253,8 +253,10 @@ BACKWARD = re.compile(r"rapt::f(32|64)::(backward|gradients)\b")
 
 
 def function_of(frame):
+    """Empty for a stub that calls into a shared library: it bears the function's name, but has none of its variables."""
     function = frame.function() if frame.is_valid() else None
-    return function.name if function else frame.name() or ""
+    name = function.name if function else frame.name() or ""
+    return "" if name.endswith("@plt") else name
 
 
 def frames():
@@ -274,6 +276,8 @@ def read(frame, name):
         v = frame.read_var(name)
     except ValueError:
         raise Problem("the engine's frame has no variable `%s`: was its debug information stripped?" % name)
+    except gdb.error as error:
+        raise Problem("the engine's variable `%s` can't be read: %s" % (name, error))
     if v.is_optimized_out:
         raise Problem("the engine's variable `%s` is optimised away here" % name)
     return v.referenced_value() if v.type.code == gdb.TYPE_CODE_REF else v

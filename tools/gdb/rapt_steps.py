@@ -162,7 +162,7 @@ class Journey:
             if not (RUN_NODE if name == "dy" else HAS_RUN).match(function_of(frame)):
                 return False
             self.text = which(read(frame, "node"), read(frame, name)) if which else None
-        except (Problem, gdb.MemoryError) as problem:
+        except (Problem, gdb.error) as problem:
             self.problem = problem
             return True
         return self.text is not None
