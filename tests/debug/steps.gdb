@@ -17,13 +17,28 @@ rapt print [0, 3]
 rapt print y
 rapt where
 rapt check
+# There is an `one` in the libraries, too
+rapt print one
+rapt step junk
+# Another node takes the memory
+set $saved = $node
+set var $node->sequence += 1000
+rapt node $node
+rapt where *$saved
+rapt print $saved->kept[0]
+set var $node->sequence -= 1000
+rapt print $saved->kept[0][0, 0]
 rapt step
 rapt check
 rapt until op=linear
 rapt graph steps.dot
+python import rapt_print; rapt_print.MOST_NODES = 2
+rapt graph steps.dot
+python rapt_print.MOST_NODES = 5000
 python import os; os.environ["PATH"] = ""
 rapt graph steps.svg
 rapt graph no/such/folder/steps.svg
+rapt until parameter=head.slopes
 rapt until parameter=head.slope
 rapt step
 rapt grads --top 2
@@ -51,5 +66,5 @@ continue
 delete
 rapt until nan
 rapt step
-rapt until inf
+rapt until module=head.down
 rapt step
