@@ -34,6 +34,13 @@ def program(page, text):
     return ("#include <rapt/rapt.h>\nusing namespace rapt;\n" + "".join(top) + "int main() {\n" + "".join(body) + "}\n")
 
 
+def onednn(build):
+    """The library that large products go to, where the build found it."""
+    with open(f"{build}/CMakeCache.txt", encoding="utf-8") as cache:
+        found = re.search(r"^ONEDNN_LIBRARY:FILEPATH=(.*)$", cache.read(), re.M)
+    return [found.group(1)] if found and "NOTFOUND" not in found.group(1) else []
+
+
 def output(build, page, text):
     with tempfile.TemporaryDirectory() as folder:
         source, binary = folder + "/page.cpp", folder + "/page"
@@ -41,7 +48,7 @@ def output(build, page, text):
             file.write(program(os.path.basename(page), text))
         subprocess.run([os.environ.get("CXX", "g++"), "-std=gnu++20", "-O1", "-march=native", "-Wno-unused",
                         f"-I{build}/include", source, f"{build}/librapt.a", "-lfmt", "-lopenblas", "-fopenmp",
-                        "-o", binary], check=True)
+                        *onednn(build), "-o", binary], check=True)
         run = subprocess.run([binary], cwd=folder, stdout=subprocess.PIPE, text=True, check=True)
     return run.stdout.split(MARK)[1:]
 

@@ -18,7 +18,7 @@ if(USE STREQUAL lldb)
   endif()
   list(APPEND arguments ${PROGRAM})
 else()
-  set(arguments -nx -batch -iex "add-auto-load-safe-path ${folder}" -d ${ROOT} -ex "set $commands = \"${COMMANDS}\""
+  set(arguments -nx -batch -iex "add-auto-load-safe-path ${BUILD}" -d ${ROOT} -ex "set $commands = \"${COMMANDS}\""
     -x ${ROOT}/tools/gdb/transcript.py ${PROGRAM} ${CORE})
 endif()
 execute_process(COMMAND ${CMAKE_COMMAND} -E env OMP_NUM_THREADS=1 LC_ALL=C.UTF-8 PYTHONPATH=${modules}

@@ -46,3 +46,6 @@ rapt where
 rapt grads --all
 rapt graph
 rapt
+rapt nonsense
+rapt backward nonsense
+print $parameter("head.down")

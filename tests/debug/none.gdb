@@ -10,4 +10,5 @@ rapt backward break
 rapt step
 rapt until nan
 rapt watch x[0]
+print $parameter("x")
 print 1 + 1

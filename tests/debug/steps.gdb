@@ -1,15 +1,11 @@
-# Before the program runs
-rapt step
-rapt check
-rapt watch x[0]
-rapt backward break op=softmax
-rapt backward break color=red
-rapt backward break nth=0
-rapt until
-rapt until norm>many
-break look_here
+# From main on: before, a program does not know what is in its shared library
+break main
 run
-delete 2
+delete
+rapt backward break op=softmax
+break look_here
+continue
+delete 3
 frame function main
 rapt print y.node._M_ptr->kept[0]
 # Into the backward pass: where, what, and one node
@@ -21,13 +17,28 @@ rapt print [0, 3]
 rapt print y
 rapt where
 rapt check
+# There is an `one` in the libraries, too
+rapt print one
+rapt step junk
+# Another node takes the memory
+set $saved = $node
+set var $node->sequence += 1000
+rapt node $node
+rapt where *$saved
+rapt print $saved->kept[0]
+set var $node->sequence -= 1000
+rapt print $saved->kept[0][0, 0]
 rapt step
 rapt check
 rapt until op=linear
 rapt graph steps.dot
+python import rapt_print; rapt_print.MOST_NODES = 2
+rapt graph steps.dot
+python rapt_print.MOST_NODES = 5000
 python import os; os.environ["PATH"] = ""
 rapt graph steps.svg
 rapt graph no/such/folder/steps.svg
+rapt until parameter=head.slopes
 rapt until parameter=head.slope
 rapt step
 rapt grads --top 2
@@ -55,5 +66,5 @@ continue
 delete
 rapt until nan
 rapt step
-rapt until inf
+rapt until module=head.down
 rapt step

@@ -177,7 +177,7 @@ def namespaces():
         return found
     if not gdb.objfiles():
         raise Problem("there is no program: give one with `file`")
-    if any(has("'%s::detail::keep_values'" % n) for n in NAMESPACES):
+    if any(has("'%s::detail::check_node'" % n) for n in NAMESPACES):  # of the library itself
         raise Problem("this program's type information was stripped; use the file from before `strip -g`")
     if not has("main"):
         raise Problem("this program has no symbols: was it stripped? Use the file from before `strip`")
@@ -194,11 +194,43 @@ def process():
     return inferior
 
 
+def has_local(frame, name):
+    """Whether the function of this frame has a variable of this name here, or its class a member, or its file a variable."""
+    try:
+        block = frame.block()
+        symbol, is_member = gdb.lookup_symbol(name, block)
+        file = frame.find_sal().symtab
+        if is_member or symbol and symbol.is_variable and symbol.symtab and file and symbol.symtab.filename == file.filename:
+            return True
+    except (RuntimeError, gdb.error):
+        return False
+    while block is not None and not block.is_global and not block.is_static:
+        if any(s.name == name and (s.is_variable or s.is_argument) for s in block):
+            return True
+        block = None if block.function else block.superblock
+    return False
+
+
+def nearest(text, selected):
+    """The frame from the selected one on in which the first name of an expression is a local variable, or `selected`:
+    any name is a global one somewhere in the libraries."""
+    match = re.match(r"[\s*&(!~-]*([A-Za-z_]\w*)(?!\w|\s*::)", text)
+    frame = selected
+    while match and frame is not None:
+        if has_local(frame, match.group(1)):
+            return frame
+        frame = frame.older()
+    return selected
+
+
 def evaluate(text):
     """In the selected frame, or else in the nearest one around it that knows the names."""
-    frame = selected = gdb.selected_frame() if gdb.selected_inferior().pid else None
-    problem = None
+    refuse_gone(text)
+    selected = gdb.selected_frame() if gdb.selected_inferior().pid else None
+    frame, problem = nearest(text, selected), None
     try:
+        if frame is not None:
+            frame.select()
         while True:
             try:
                 v = gdb.parse_and_eval(text)
@@ -253,9 +285,10 @@ BACKWARD = re.compile(r"rapt::f(32|64)::(backward|gradients)\b")
 
 
 def function_of(frame):
+    """Empty for a stub that calls into a shared library: it bears the function's name, but has none of its variables."""
     function = frame.function() if frame.is_valid() else None
     name = function.name if function else frame.name() or ""
-    return "" if name.endswith("@plt") else name  # the way into a shared library is not the function
+    return "" if name.endswith("@plt") else name
 
 
 def frames():
@@ -275,6 +308,8 @@ def read(frame, name):
         v = frame.read_var(name)
     except ValueError:
         raise Problem("the engine's frame has no variable `%s`: was its debug information stripped?" % name)
+    except gdb.error as error:
+        raise Problem("the engine's variable `%s` can't be read: %s" % (name, error))
     if v.is_optimized_out:
         raise Problem("the engine's variable `%s` is optimised away here" % name)
     return v.referenced_value() if v.type.code == gdb.TYPE_CODE_REF else v
@@ -301,9 +336,29 @@ def tensors_of(vector):
     return [memory.view_of(t) for t in memory.elements_of(Value(vector))]
 
 
+SEQUENCES = {}  # of the nodes that $node has pointed to, by their addresses
+
+
 def set_variables(node):
     """$node, a pointer: print *$node, rapt print $node->kept[0]"""
     gdb.set_convenience_variable("node", node.address)
+    SEQUENCES[int(node.address)] = int(node["sequence"])
+
+
+def refuse_gone(text):
+    """Problem for $node, or a copy of it, whose memory is another node's now."""
+    for name in re.findall(r"\$([A-Za-z_]\w*)", text):
+        v = gdb.convenience_variable(name)
+        if v is None or v.type.strip_typedefs().code != gdb.TYPE_CODE_PTR or int(v) not in SEQUENCES:
+            continue
+        node = v.dereference()
+        if is_kind(node, shown.NODE) and int(node["sequence"]) != SEQUENCES[int(v)]:
+            raise Problem("$%s is gone: its memory holds another node now" % name)
+
+
+def no_argument(argument):
+    if argument:
+        raise Problem("takes no argument, got %s" % argument)
 
 
 def command(name, prefix=False, completion=gdb.COMPLETE_NONE):

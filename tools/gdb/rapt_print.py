@@ -19,6 +19,8 @@ def rapt(argument):
     """Watching rapt's tensors and gradients.
     Look: rapt print, node, where, grads, graph, check. Go: rapt backward break,
     step, until, watch. `help rapt print` and so on say more; docs/debugging.md shows them at work."""
+    if argument:
+        raise Problem("there is no rapt %s; `help rapt` lists what there is" % argument)
     gdb.execute("help rapt")
 
 
@@ -109,12 +111,9 @@ class Parameter(gdb.Function):
 
     def invoke(self, name):
         try:
-            for _, full, node in parameters():
-                if full == name.string():
-                    return node["value"]
+            return parameter_of(name.string())["value"]
         except Problem as problem:
-            raise gdb.GdbError(str(problem)) from None
-        raise gdb.GdbError("there is no parameter %s; rapt grads lists them" % name.string())
+            raise gdb.GdbError("$parameter: %s" % problem)
 
 
 Parameter()
@@ -188,6 +187,14 @@ def parameters():
             yield space, shown.describe(Value(node)), node
 
 
+def parameter_of(name):
+    """The node of the parameter of this name; Problem without one."""
+    for _, full, node in parameters():
+        if full == name:
+            return node
+    raise Problem("there is no parameter %s; rapt grads lists them" % name)
+
+
 @command("rapt grads")
 def rapt_grads(argument):
     """List the gradients of all parameters by norm, and their ratio to the weights': rapt grads [--top N]."""
@@ -215,18 +222,24 @@ def rapt_grads(argument):
 # The graph.
 
 
-def reachable(roots, most=5000):
-    """Nodes under `roots` as values, newest first."""
-    todo, seen = list(roots), {}
-    while todo and len(seen) < most:
+MOST_NODES = 5000
+
+
+def reachable(roots):
+    """Nodes under `roots` as values, newest first, at most MOST_NODES; and a note if there are more."""
+    todo, seen, note = list(roots), {}, ""
+    while todo:
         node = Value(todo.pop()).dynamic()
         if node.address in seen:
             continue
+        if len(seen) == MOST_NODES:
+            note = "; the graph has more, which were left out"
+            break
         seen[node.address] = node
         for pointer in memory.elements_of(node.field("inputs")):
             if memory.pointer_of(pointer).int():
                 todo.append(memory.pointer_of(pointer).target().v)
-    return sorted(seen.values(), key=lambda n: -n.field("sequence").int())
+    return sorted(seen.values(), key=lambda n: -n.field("sequence").int()), note
 
 
 def colour(node):
@@ -244,11 +257,12 @@ def colour(node):
 
 def dot_text(nodes):
     lines = ["digraph rapt {", "  rankdir=BT; node [shape=box style=filled fontname=Helvetica];"]
+    drawn = {n.address for n in nodes}
     for n in nodes:
         label = "%s\\n%s" % (shown.describe(n), memory.tuple_text(memory.sizes_of(n.field("shape"))))
         lines.append('  n%d [label="%s" fillcolor="%s"];' % (n.field("sequence").int(), label, colour(n)))
         for pointer in memory.elements_of(n.field("inputs")):
-            if memory.pointer_of(pointer).int():
+            if memory.pointer_of(pointer).int() in drawn:
                 below = memory.pointer_of(pointer).target().field("sequence").int()
                 lines.append("  n%d -> n%d;" % (below, n.field("sequence").int()))
     return "\n".join(lines + ["}"]) + "\n"
@@ -262,7 +276,7 @@ def rapt_graph(argument):
     if not file:
         raise Problem("where to? rapt graph FILE.svg")
     node = node_or_current(expression)
-    nodes = reachable([node])
+    nodes, more = reachable([node])
     text, dot = dot_text(nodes), shutil.which("dot")
     if file.endswith(".dot") or not dot:
         file = re.sub(r"\.\w+$", "", file) + ".dot"
@@ -274,7 +288,7 @@ def rapt_graph(argument):
         if done.returncode:
             raise Problem("dot failed: %s" % done.stderr.decode().strip())
     note = "" if dot or argument.startswith(file) else " (there is no Graphviz here: `dot -Tsvg` makes a picture of it)"
-    say("%d nodes in %s%s" % (len(nodes), file, note))
+    say("%d nodes in %s%s%s" % (len(nodes), file, note, more))
 
 
 @command("rapt check", completion=gdb.COMPLETE_EXPRESSION)

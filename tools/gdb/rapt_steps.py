@@ -7,8 +7,8 @@ import gdb
 import rapt_memory as memory
 import rapt_shown as shown
 from rapt_gdb import (BACKWARD, HAS_RUN, RUN_NODE, Problem, Value, command, current, evaluate, frames, function_of,
-                      is_kind, namespaces, node_or_current, process, read, say, set_variables, tensors_of)
-from rapt_print import parameters, reachable, tensor_at, viewed
+                      is_kind, namespaces, no_argument, node_or_current, process, read, say, set_variables, tensors_of)
+from rapt_print import parameter_of, parameters, reachable, tensor_at, viewed
 
 # Whether nodes should keep their inputs and results (autograd/debugger.h).
 
@@ -94,6 +94,8 @@ class BackwardBreak(gdb.Breakpoint):
 @command("rapt backward", prefix=True)
 def rapt_backward(argument):
     """Breakpoints between the nodes of a backward pass: rapt backward break."""
+    if argument:
+        raise Problem("there is no rapt backward %s; there is rapt backward break" % argument)
     gdb.execute("help rapt backward")
 
 
@@ -162,7 +164,7 @@ class Journey:
             if not (RUN_NODE if name == "dy" else HAS_RUN).match(function_of(frame)):
                 return False
             self.text = which(read(frame, "node"), read(frame, name)) if which else None
-        except (Problem, gdb.MemoryError) as problem:
+        except (Problem, gdb.error) as problem:
             self.problem = problem
             return True
         return self.text is not None
@@ -217,6 +219,7 @@ def rapt_step(argument):
     """Run one node of the backward pass, and say what came in and what went out.
     Stops before the next.
     Outside of a backward pass: stops before the first node of the next one."""
+    no_argument(argument)
     namespaces()
     process()
     ran = []
@@ -243,22 +246,23 @@ def rapt_step(argument):
 
 def forward_origin(node):
     """The oldest recorded operation under `node` whose result isn't finite, though its inputs are, and True; or only
-    the oldest, and False."""
+    the oldest, and False; and a note if the graph was too large to be looked at whole."""
     broken, made_here = None, False
-    for v in reachable([node]):
+    nodes, more = reachable([node])
+    for v in nodes:
         kept = [memory.view_of(t) for t in memory.elements_of(v.field("kept"))]
         if kept and not memory.Statistics(kept[-1]).finite:
             sound = all(k is None or memory.Statistics(k).finite for k in kept[:-1])
             if sound or not made_here:
                 broken, made_here = v, made_here or sound
-    return broken, made_here
+    return broken, made_here, more
 
 
 def origin_text(node):
     bad = [name for _, name, p in parameters() if not memory.Statistics(memory.view_of(Value(p["value"]))).finite]
     if bad:
         return "\nthe parameter %s is not finite itself" % bad[0]
-    origin, made_here = forward_origin(node)
+    origin, made_here, more = forward_origin(node)
     if origin is None:
         return ""
     set_variables(origin.v)
@@ -267,7 +271,7 @@ def origin_text(node):
         " from finite numbers" if made_here else ", from numbers that were not finite either,", shown.describe(origin))
     for i, t in enumerate(kept):
         text += "\n    %s: %s" % ("result" if i + 1 == len(kept) else "input %d" % i, shown.tensor_line(t))
-    return text
+    return text + (more and "\n    " + more[2:])
 
 
 @command("rapt until")
@@ -309,10 +313,14 @@ def rapt_until(argument):
     live = gdb.selected_inferior().pid
     if live:
         process()
+        if bad is None and "parameter" in wanted.wants and any(parameters()):
+            parameter_of(wanted.wants["parameter"])
     keep(True)
     text = Journey(before, after, one_pass=False).go("continue" if live else "run")
     if text:
         say(text)
+    elif bad is None and not gdb.selected_inferior().pid:
+        say("no node fitted %s" % argument)
 
 
 @command("rapt watch", completion=gdb.COMPLETE_EXPRESSION)
