@@ -17,6 +17,7 @@ import platform
 import re
 import subprocess
 import sys
+import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 TORCH = os.path.join(HERE, "peers", "torch_work.py")
@@ -150,31 +151,48 @@ def memory_plot(arguments, results):
     return table(head, rows) + "\n![peak memory against length](memory.svg)\n"
 
 
+RECIPE = ("--layers 4 --heads 4 --dim 128 --context 64 --batch 12 --steps 2000 --optimizer adamw --lr 1e-3 --min-lr 1e-4 "
+          "--warmup 100 --schedule cosine --beta2 0.99 --weight-decay 0.1 --clip 1 --eval-every 0 --sample-every 0")
+
+
+def timed(command):
+    """Its output, seconds and peak memory in MB."""
+    began = time.perf_counter()
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    output = process.stdout.read()
+    _, status, usage = os.wait4(process.pid, 0)
+    if status != 0:
+        raise SystemExit(f"compare: failed: {' '.join(command)}")
+    return output, time.perf_counter() - began, usage.ru_maxrss * 1024e-6
+
+
 def recipe(arguments, results):
-    """nanoGPT's recipe in both, once each: minutes of work."""
-    flags = ("--attention mha --position learned --layers 4 --heads 4 --dim 128 --context 64 --batch 12 --steps 2000 "
-             "--optimizer adamw --lr 1e-3 --min-lr 1e-4 --warmup 100 --schedule cosine --beta2 0.99 --weight-decay 0.1 "
-             "--clip 1 --eval-every 0 --sample-every 0")
-    folder = os.path.join(os.path.dirname(arguments.rapt_work), "recipe")
-    subprocess.run(["rm", "-rf", folder], check=True)
-    import resource, time
-    begin = time.perf_counter()
-    subprocess.run([arguments.rapt, "train", arguments.text, *flags.split(), "--out", folder], check=True,
-                   stdout=subprocess.DEVNULL)
-    seconds = time.perf_counter() - begin
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024e-6  # of the largest child so far: run this first
-    loss = json.loads(subprocess.run([arguments.rapt, "eval", folder, "--json"], check=True, capture_output=True,
-                                     text=True).stdout)["loss"]
-    mine = {"loss": loss, "seconds": seconds, "peak": peak}
-    results["recipe"] = {"rapt": mine}
-    rows = [["rapt", f"{seconds:.1f} s", f"{peak:.0f} MB", f"{loss:.4f}"]]
-    if arguments.peers:
-        peer = json.loads(subprocess.run([arguments.peers, os.path.join(HERE, "peers", "torch_recipe.py"), arguments.text],
-                                         check=True, capture_output=True, text=True).stdout)
-        results["recipe"]["peer"] = peer
-        rows.append(["PyTorch", f"{peer['seconds']:.1f} s", f"{peer['peak']:.0f} MB", f"{peer['loss']:.4f}"])
-        rows.append(["ratio", f"**{seconds / peer['seconds']:.2f}**", f"{peak / peer['peak']:.2f}", ""])
-    return table(["nanoGPT's recipe for a CPU, start to end", "time", "peak memory", "validation loss"], rows)
+    """nanoGPT's recipe, by turns in rapt, in rapt as `rapt train` would have it, and in the peer, for some seeds."""
+    folder = os.path.join(os.path.dirname(os.path.abspath(arguments.rapt_work)), "recipe")
+    kinds = {"rapt": "--attention mha --position learned", "rapt, its own attention and positions": ""}
+    runs = {}
+    for seed in range(1, arguments.seeds + 1):
+        for name, attention in kinds.items():
+            subprocess.run(["rm", "-rf", folder], check=True)
+            _, seconds, peak = timed([arguments.rapt, "train", arguments.text, *RECIPE.split(), *attention.split(),
+                                      "--seed", str(seed), "--out", folder])
+            loss = json.loads(timed([arguments.rapt, "eval", folder, "--json"])[0])["loss"]
+            runs.setdefault(name, []).append((seconds, peak, loss))
+        if arguments.peers:
+            script = os.path.join(HERE, "peers", "torch_recipe.py")
+            output, seconds, peak = timed([arguments.peers, script, arguments.text, "2000", str(seed)])
+            runs.setdefault("PyTorch", []).append((seconds, peak, json.loads(output)["loss"]))
+        print(f"recipe, seed {seed}: " + "; ".join(f"{name} {r[-1]}" for name, r in runs.items()), flush=True)
+    results["recipe"] = runs
+    rows = [[name, f"{min(r)[0]:.1f} s", f"{max(p for _, p, _ in r):.0f} MB",
+             f"{sum(loss for *_, loss in r) / len(r):.4f}", " ".join(f"{loss:.4f}" for *_, loss in r)]
+            for name, r in runs.items()]
+    if "PyTorch" in runs:
+        mine, peer = runs["rapt"], runs["PyTorch"]
+        rows.append(["ratio of the first to PyTorch", f"**{min(mine)[0] / min(peer)[0]:.2f}**",
+                     f"{max(p for _, p, _ in mine) / max(p for _, p, _ in peer):.2f}", "", ""])
+    return table(["nanoGPT's recipe for a CPU, start to end", "least time", "peak memory", "mean validation loss",
+                  f"of {arguments.seeds} seeds"], rows)
 
 
 def main():
@@ -184,6 +202,7 @@ def main():
     parser.add_argument("--text", help="adds nanoGPT's recipe on this text (tiny Shakespeare)")
     parser.add_argument("--rapt", metavar="PROGRAM", help="the program, for --text")
     parser.add_argument("--only", default="", help="rows whose name or arguments contain this")
+    parser.add_argument("--seeds", type=int, default=1, help="of the recipe")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--json", metavar="FILE")
     parser.add_argument("--write", metavar="FILE")
