@@ -19,6 +19,18 @@ int64_t checked_heads(int64_t dim, int64_t heads) {
 LinearOptions projection(const RecurrentOptions& o) { return {o.bias, o.qkv_deviation}; }
 LinearOptions numbers(const RecurrentOptions& o, bool bias = false) { return {bias, o.qkv_deviation}; }
 
+RecurrentOptions turned(RecurrentOptions o) {
+  if (!o.rotary) o.rotary = RotaryOptions{.style = RotaryStyle::interleaved};
+  return o;
+}
+
+RecurrentOptions unturned(const RecurrentOptions& o) {
+  check(!o.rotary, "attention: rotary positions would make weights of positive features negative");
+  return o;
+}
+
+double retention_log_decay(int64_t head) { return std::log1p(-std::exp2(-5.0 - double(head))); }
+
 // Rows of length 1: x / √(Σ x² + 1e−6)
 Tensor of_length_one(const Tensor& x) {
   const double D = double(x.shape[-1]);
@@ -69,6 +81,7 @@ RecurrentAttention::RecurrentAttention(int64_t dim, int64_t head_count, const Re
       k(child<Linear>("k", dim, dim / heads * key_value_heads, projection(o))),
       v(child<Linear>("v", dim, dim / heads * key_value_heads, projection(o))),
       proj(child<Linear>("proj", dim, dim, LinearOptions{o.bias, o.proj_deviation})) {
+  if (o.rotary) rotary.emplace(*o.rotary);
   check(chunk >= 1, "attention: the chunk must be at least 1, got {}", chunk);
 }
 
@@ -80,7 +93,7 @@ Tensor RecurrentAttention::keys(const Tensor& x) const { return split_heads(k(x)
 Tensor RecurrentAttention::values(const Tensor& x) const { return split_heads(v(x), key_value_heads); }
 
 LinearAttention::LinearAttention(int64_t dim, int64_t head_count, RecurrentOptions o)
-    : RecurrentAttention(dim, head_count, o) {}
+    : RecurrentAttention(dim, head_count, unturned(o)) {}
 
 Tensor LinearAttention::operator()(const Tensor& input) const {
   auto attend = [&](const Tensor& x) {
@@ -91,7 +104,7 @@ Tensor LinearAttention::operator()(const Tensor& input) const {
 }
 
 Performer::Performer(int64_t dim, int64_t head_count, PerformerOptions o)
-    : RecurrentAttention(dim, head_count, o.common) {
+    : RecurrentAttention(dim, head_count, unturned(o.common)) {
   check(o.features >= 0, "performer: {} features", o.features);
   const int64_t D = width();
   const int64_t m = o.features ? o.features : std::max<int64_t>(1, std::llround(double(D) * std::log(double(D))));
@@ -121,21 +134,17 @@ Tensor Performer::operator()(const Tensor& input) const {
   return run(attend, input);
 }
 
-RetentiveAttention::RetentiveAttention(int64_t dim, int64_t head_count, RetentiveOptions o)
-    : RecurrentAttention(dim, head_count, o.common),
-      gate(child<Linear>("gate", dim, dim, projection(o.common))),
-      rotary(o.rotary),
-      positions(o.positions) {
+RetentiveAttention::RetentiveAttention(int64_t dim, int64_t head_count, RecurrentOptions o)
+    : RecurrentAttention(dim, head_count, turned(o)), gate(child<Linear>("gate", dim, dim, projection(o))) {
   std::vector<Real> decays;
-  for (int64_t h = 0; h < heads; ++h) decays.push_back(Real(std::log1p(-std::exp2(-5.0 - double(h)))));
+  for (int64_t h = 0; h < heads; ++h) decays.push_back(Real(retention_log_decay(h)));
   log_decay = from_values({heads, 1}, decays);
 }
 
 Tensor RetentiveAttention::operator()(const Tensor& input) const {
   auto attend = [&](const Tensor& x) {
-    Tensor Q = queries(x), K = keys(x) * (1 / std::sqrt(double(width())));
-    if (rotary) Q = positions.queries(Q), K = positions.keys(K);
-    Tensor y = rms_norm(decay_attention(Q, K, values(x), log_decay, chunk), {});
+    const Tensor Q = turn_queries(queries(x)), K = turn_keys(keys(x) * (1 / std::sqrt(double(width()))));
+    const Tensor y = rms_norm(decay_attention(Q, K, values(x), log_decay, chunk), {});
     return proj(merge_heads(y) * silu(gate(x)));
   };
   return run(attend, input);
@@ -145,13 +154,22 @@ GatedLinearAttention::GatedLinearAttention(int64_t dim, int64_t head_count, Recu
     : RecurrentAttention(dim, head_count, o),
       gate(child<Linear>("gate", dim, dim, projection(o))),
       decay(child<Linear>("decay", dim, heads, numbers(o, true))),
-      norm(child<RMSNorm>("norm", dim / heads)) {}
+      norm(child<RMSNorm>("norm", dim / heads)) {
+  NoGrad no_grad;
+  std::vector<Real> biases;
+  for (int64_t h = 0; h < heads; ++h) {
+    const double a = 16 * retention_log_decay(h);  // ln σ(bias)
+    biases.push_back(Real(a - std::log(-std::expm1(a))));
+  }
+  Tensor bias = decay.bias.detach();
+  copy_into(bias, from_values({heads}, biases));
+}
 
 Tensor GatedLinearAttention::operator()(const Tensor& input) const {
   auto attend = [&](const Tensor& x) {
     const Tensor log_decay = softplus(-transpose(decay(x), 1, 2)) * (-1.0 / 16);  // ln σ(z) = −softplus(−z)
-    const Tensor Q = queries(x) * (1 / std::sqrt(double(width())));
-    return proj(merge_heads(norm(decay_attention(Q, keys(x), values(x), log_decay, chunk))) * silu(gate(x)));
+    const Tensor Q = turn_queries(queries(x) * (1 / std::sqrt(double(width())))), K = turn_keys(keys(x));
+    return proj(merge_heads(norm(decay_attention(Q, K, values(x), log_decay, chunk))) * silu(gate(x)));
   };
   return run(attend, input);
 }
@@ -163,7 +181,8 @@ DeltaNet::DeltaNet(int64_t dim, int64_t head_count, RecurrentOptions o)
 
 Tensor DeltaNet::operator()(const Tensor& input) const {
   auto attend = [&](const Tensor& x) {
-    const Tensor Q = of_length_one(silu(queries(x))), K = of_length_one(silu(keys(x)));
+    const Tensor Q = turn_queries(of_length_one(silu(queries(x))));
+    const Tensor K = turn_keys(of_length_one(silu(keys(x))));
     return proj(merge_heads(norm(delta_rule(Q, K, values(x), sigmoid(transpose(beta(x), 1, 2)), {}, chunk))));
   };
   return run(attend, input);
@@ -184,7 +203,8 @@ GatedDeltaNet::GatedDeltaNet(int64_t dim, int64_t head_count, RecurrentOptions o
 Tensor GatedDeltaNet::operator()(const Tensor& input) const {
   auto attend = [&](const Tensor& x) {
     const Tensor log_decay = -(exp(log_rate) * softplus(decay(x) + decay_bias));  // (B, N, H)
-    const Tensor Q = of_length_one(silu(queries(x))), K = of_length_one(silu(keys(x)));
+    const Tensor Q = turn_queries(of_length_one(silu(queries(x))));
+    const Tensor K = turn_keys(of_length_one(silu(keys(x))));
     Tensor y = delta_rule(Q, K, values(x), sigmoid(transpose(beta(x), 1, 2)), transpose(log_decay, 1, 2), chunk);
     return proj(merge_heads(norm(y)) * silu(gate(x)));
   };

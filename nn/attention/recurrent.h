@@ -1,4 +1,6 @@
 #pragma once
+#include <optional>
+
 #include "../../autograd/ops/recurrence.h"
 #include "layer.h"
 #include "rotary.h"
@@ -14,6 +16,9 @@ struct RecurrentOptions {
   double qkv_deviation = 0;     ///< see LinearOptions::deviation; of the gate too
   double proj_deviation = 0;
   int64_t chunk = 32;  ///< positions that are computed together; changes rounding only
+  /// Retention, GLA and the delta rules turn queries and keys by these; without, retention does as in its paper
+  /// (interleaved pairs), the others don't. Features that must be positive can't be turned: the others refuse it.
+  std::optional<RotaryOptions> rotary = {};
 };
 
 /// What they share: projections to heads of D = C/H channels and back.
@@ -21,11 +26,14 @@ struct RecurrentOptions {
 struct RecurrentAttention : AttentionLayer {
   int64_t heads, key_value_heads, chunk;
   Linear q, k, v, proj;
+  std::optional<RotaryEmbedding> rotary;
 
  protected:
   RecurrentAttention(int64_t dim, int64_t head_count, const RecurrentOptions& options);
   Tensor queries(const Tensor& x) const;  ///< (B, H, N, D)
   Tensor keys(const Tensor& x) const;     ///< (B, Hkv, N, D)
+  Tensor turn_queries(const Tensor& x) const { return rotary ? rotary->queries(x) : x; }
+  Tensor turn_keys(const Tensor& x) const { return rotary ? rotary->keys(x) : x; }
   Tensor values(const Tensor& x) const;
   int64_t width() const { return proj.weight.shape[1] / heads; }  ///< D
 };
@@ -51,27 +59,20 @@ struct Performer : RecurrentAttention {
   Tensor operator()(const Tensor& x) const override;
 };
 
-struct RetentiveOptions {
-  bool rotary = true;
-  RotaryOptions positions{.style = RotaryStyle::interleaved};
-  RecurrentOptions common{};
-};
-
 /// Retention (RetNet, Sun 2023): head h forgets by the factor 1 − 2^(−5−h) a position; each head's result is
 /// RMS-normalised without a weight, and gated by silu(gate(x)).
 /// Parameters: those of RecurrentAttention, gate.weight (C, C).
 struct RetentiveAttention : RecurrentAttention {
   Linear gate;
   Tensor log_decay;  ///< (H, 1); not a parameter
-  bool rotary;
-  RotaryEmbedding positions;
-  RetentiveAttention(int64_t dim, int64_t head_count, RetentiveOptions options = {});
+  RetentiveAttention(int64_t dim, int64_t head_count, RecurrentOptions options = {});
   Tensor operator()(const Tensor& x) const override;
 };
 
 /// Linear attention with a decay σ(decay(x))^(1/16) for each head and position (GLA, Yang 2024, with one number a head
-/// instead of one a channel), RMS norm of each head and a gate.
-/// Parameters: those of RecurrentAttention, gate.weight (C, C), decay.weight (H, C), decay.bias (H), norm.weight (D).
+/// instead of one a channel), RMS norm of each head and a gate. It begins with the decays of retention, so that some
+/// heads remember long from the start. Parameters: those of RecurrentAttention, gate.weight (C, C), decay.weight (H,
+/// C), decay.bias (H), norm.weight (D).
 struct GatedLinearAttention : RecurrentAttention {
   Linear gate, decay;
   RMSNorm norm;

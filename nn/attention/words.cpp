@@ -49,18 +49,18 @@ RecurrentOptions recurrent_options(const SpecWord& w, const Build& b) {
 template <class Layer>
 void recurrent(const SpecWord& w, Build& b) {
   RecurrentOptions common = recurrent_options(w, b);
-  if constexpr (std::is_constructible_v<Layer, int64_t, int64_t, RecurrentOptions>) {
-    b.layer = [&b, common] { return std::make_unique<Layer>(b.sizes.dim, b.sizes.heads, common); };
-  } else if constexpr (std::is_same_v<Layer, Performer>) {
+  if constexpr (std::is_same_v<Layer, Performer>) {
     PerformerOptions o;
     o.features = w.integer("features", SpecWord::kNowhere, 1, 0);
     o.seed = uint64_t(b.sizes.layer);
     o.common = common;
     b.layer = [&b, o] { return std::make_unique<Layer>(b.sizes.dim, b.sizes.heads, o); };
   } else {
-    RetentiveOptions o;
-    o.common = common;
-    b.layer = [&b, o] { return std::make_unique<Layer>(b.sizes.dim, b.sizes.heads, o); };
+    b.turns = !std::is_same_v<Layer, LinearAttention>;
+    b.layer = [&b, common]() mutable {
+      common.rotary = b.rotary;
+      return std::make_unique<Layer>(b.sizes.dim, b.sizes.heads, common);
+    };
   }
 }
 
@@ -166,10 +166,13 @@ const std::vector<Word>& words() {
        differential_family},
       {"linear", "linear", "linear attention, elu + 1", Kind::layer, recurrent<LinearAttention>},
       {"performer", "performer:features=64", "softmax by random features", Kind::layer, recurrent<Performer>},
-      {"retention", "retention", "RetNet: fixed decays", Kind::layer, recurrent<RetentiveAttention>},
-      {"gla", "gla", "gated linear attention: learned decays", Kind::layer, recurrent<GatedLinearAttention>},
-      {"delta", "delta", "DeltaNet", Kind::layer, recurrent<DeltaNet>},
-      {"gated-delta", "gated-delta", "gated DeltaNet, q and k of length 1", Kind::layer, recurrent<GatedDeltaNet>},
+      {"retention", "retention", "RetNet: fixed decays, and rotary positions in interleaved pairs; takes rope",
+       Kind::layer, recurrent<RetentiveAttention>},
+      {"gla", "gla", "gated linear attention: learned decays; takes rope", Kind::layer,
+       recurrent<GatedLinearAttention>},
+      {"delta", "delta", "DeltaNet; takes rope", Kind::layer, recurrent<DeltaNet>},
+      {"gated-delta", "gated-delta", "gated DeltaNet, q and k of length 1; takes rope", Kind::layer,
+       recurrent<GatedDeltaNet>},
 
       {"rope", "rope:theta=10000,interleaved,dims=R",
        "rotary positions; scaled by linear=F, ntk=F, or yarn=F or llama3=F "
@@ -458,7 +461,9 @@ std::vector<std::string> example_specs(int64_t context) {
   for (const Word& w : words()) {
     std::string name = w.name, usage = usage_of(name, w.usage);
     const char* form = "mha+rope+qk-norm+{0}";  // rotary positions and norms help the others to learn
-    if (name == "mha" || w.kind == Kind::layer)
+    if (name == "gla" || name == "gated-delta")
+      form = "{1}+rope";
+    else if (name == "mha" || w.kind == Kind::layer)
       form = name == "mla" ? "{0}" : "{1}";
     else if (w.kind == Kind::family)
       form = name == "deberta" ? "{1}+qk-norm" : "{0}+rope+qk-norm";

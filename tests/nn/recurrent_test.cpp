@@ -18,7 +18,7 @@ void for_each_kind(F f, RecurrentOptions options = {}) {
   manual_seed(21);
   f("LinearAttention", LinearAttention(8, 4, options));
   f("Performer", Performer(8, 4, {.features = 3, .common = options}));
-  f("RetentiveAttention", RetentiveAttention(8, 4, {.common = options}));
+  f("RetentiveAttention", RetentiveAttention(8, 4, options));
   f("GatedLinearAttention", GatedLinearAttention(8, 4, options));
   f("DeltaNet", DeltaNet(8, 4, options));
   f("GatedDeltaNet", GatedDeltaNet(8, 4, options));

@@ -114,6 +114,7 @@ TEST(AttentionWords, SayWhatIsWrong) {
   expect("mha+sink+topk:3", "one can be chosen");
   expect("rope+mha", "comes first");
   expect("linear+softcap:3", "stands alone");
+  expect("linear+rope", "stands alone");
   expect("kernel:gausian", "did you mean \"gaussian\"?");
   expect("mha+inverted", "there is no word");
   expect("mha+softcap", "missing, as in \"softcap:30\"");
@@ -301,7 +302,9 @@ TEST(AttentionWords, RopeTurnsLayersOfEveryKind) {
   for (const char* spec : {"differential+rope", "mha+rope", "gqa:kv=2+rope"}) {
     EXPECT_GT(distance(last(spec, x), last(spec, turned)), 1e-4) << spec;
   }
-  EXPECT_GT(distance(last("mla+rope:theta=10", x), last("mla", x)), 1e-4);
+  for (const std::string spec : {"mla", "retention", "gla", "delta", "gated-delta"}) {
+    EXPECT_GT(distance(last(spec + "+rope:theta=10", x), last(spec, x)), 1e-4) << spec;
+  }
 }
 
 TEST(AttentionWords, PositionsReplaceTheEmbedding) {
