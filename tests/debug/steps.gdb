@@ -1,5 +1,5 @@
-# From main on: before, a program does not know what is in its shared library
-break main
+# From the program's start on: before, it does not know what is in its shared library
+break start_here
 run
 delete
 rapt backward break op=softmax

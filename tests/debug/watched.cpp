@@ -56,10 +56,12 @@ struct Crooked {
 };
 
 [[gnu::noinline]] void look_here() { std::fflush(stdout); }
+[[gnu::noinline]] void start_here() { std::fflush(stdout); }
 
 }  // namespace
 
 int main() {
+  start_here();
   const Real nan = std::numeric_limits<Real>::quiet_NaN(), inf = std::numeric_limits<Real>::infinity();
   Net net;
   Tensor nothing;

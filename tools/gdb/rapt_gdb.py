@@ -169,8 +169,9 @@ def namespaces():
     found = []
     for name in NAMESPACES:
         try:
-            gdb.lookup_type(name + "::Node")
-            found.append(name)
+            gdb.lookup_type(name + "::Node")  # which a program may know of a library that isn't loaded yet
+            if has("'%s::detail::check_node'" % name):
+                found.append(name)
         except gdb.error:
             pass
     if found:
