@@ -196,7 +196,9 @@ GatedDeltaNet::GatedDeltaNet(int64_t dim, int64_t head_count, RecurrentOptions o
       norm(child<RMSNorm>("norm", dim / heads)) {
   NoGrad no_grad;
   log_rate = param("log_rate", log(uniform({heads}, 1, 16)));
-  const Tensor step = exp(uniform({heads}, Real(std::log(0.001)), Real(std::log(0.1))));
+  std::vector<Real> decays;
+  for (int64_t h = 0; h < heads; ++h) decays.push_back(Real(-retention_log_decay(h)));
+  const Tensor step = from_values({heads}, decays) / exp(log_rate);
   decay_bias = param("decay_bias", step + log(1 - exp(-step)));  // softplus of it is the step
 }
 
