@@ -170,28 +170,28 @@ Tensor Module::param(const std::string& name, const Tensor& value, Where where) 
   return tensor;
 }
 
-void Module::check_open(const std::string& name) const {
+void Module::check_new(const std::string& name, const char* what) const {
+  check(!name.empty(), "module: a {} needs a name", what);
   const detail::ModulePart& own = *parts_.front();
   check(!own.is_child, "module: {} ({}) is part of another module already, which would not know of {}; add it before",
         own.path, own.kind, name);
-}
-
-void Module::add(const std::string& name, const Tensor& tensor) {
-  check(!name.empty(), "module: a parameter needs a name");
-  check_open(name);
   for (const NamedTensor& p : parameters_) {
     check(p.name != name, "module: there is a parameter {} {} already; each needs a name of its own", name,
           p.tensor.shape);
   }
+  for (const auto& part : parts_) {
+    check(part->path != name, "module: there is a part {} ({}) already; each needs a name of its own", name,
+          part->kind);
+  }
+}
+
+void Module::add(const std::string& name, const Tensor& tensor) {
+  check_new(name, "parameter");
   parameters_.push_back({name, tensor});
 }
 
 void Module::adopt(const std::string& name, Module& part, const std::type_info& type) {
-  check(!name.empty(), "module: a child needs a name");
-  check_open(name);
-  for (const auto& own : parts_) {
-    check(own->path != name, "module: there is a part {} ({}) already; each needs a name of its own", name, own->kind);
-  }
+  check_new(name, "child");
   part.parts_.front()->kind = detail::kind_of(type);
   for (const NamedTensor& p : part.parameters_) add(joined(name, p.name), p.tensor);
   for (const auto& one : part.parts_) {

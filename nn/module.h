@@ -138,7 +138,7 @@ class Module {
  private:
   void adopt(const std::string& name, Module& part, const std::type_info& type);
   void add(const std::string& name, const Tensor& tensor);
-  void check_open(const std::string& name) const;
+  void check_new(const std::string& name, const char* what) const;
   std::shared_ptr<detail::ModulePart> part_to_hook(const std::string& name) const;
   friend std::string module_tree(const Module& module, const std::type_info& type);
 

@@ -124,6 +124,21 @@ TEST(Module, PartsOfOneNameAreRefused) {
   EXPECT_NE(error_of([] { Twice twice; }).find("there is a part drop (Dropout) already"), std::string::npos);
 }
 
+TEST(Module, AParameterAndAPartOfOneNameAreRefused) {
+  struct ParameterFirst : Module {
+    Tensor w;
+    Dropout drop;
+    ParameterFirst() : w(param("w", ones({2, 3}))), drop(child<Dropout>("w", 0.1)) {}
+  };
+  expect_contains(error_of([] { ParameterFirst module; }), "there is a parameter w (2, 3) already");
+  struct PartFirst : Module {
+    Linear linear;
+    Tensor w;
+    PartFirst() : linear(child<Linear>("w", 1, 1)), w(param("w", ones({1}))) {}
+  };
+  expect_contains(error_of([] { PartFirst module; }), "there is a part w (Linear) already");
+}
+
 TEST(Module, LoadingListsAllProblemsTogetherAndChangesNothing) {
   Pair pair;
   std::vector<NamedTensor> values;
