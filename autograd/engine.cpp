@@ -180,6 +180,7 @@ void run(const NodePtr& root, const Tensor& seed, Request& request) {
       } else {
         accumulate(input->incoming, std::exchange(dx[i], {}));
       }
+      if (input->is_leaf()) input->used_by(*node);
       pass.push(input);
     }
     if (!request.create_graph) node->release();  // memory falls as the pass walks

@@ -169,8 +169,11 @@ bool training();  ///< whether no EvalMode lives
 
 /// An optimizer says that it updates this parameter.
 void claim_parameter(const Tensor& parameter);
-/// Parameters that no optimizer has claimed and that received a gradient in the same backward pass as one of `of` did:
-/// name, shape and the line that made each. Usually `child` was forgotten somewhere.
+/// What no optimizer has claimed and received a gradient in the same backward pass as one of `of` did: name and shape,
+/// the line that made it, the operation that used it and the module that was in. Usually `child` or `param` was
+/// forgotten somewhere. Asked at each step of an optimizer. Leaves that are no parameters may be inputs whose gradients
+/// are of interest: such a one is named when it still holds the gradient of an earlier step, which piles up to nothing
+/// useful.
 std::vector<std::string> unclaimed_parameters(std::span<const NamedTensor> of);
 
 }  // namespace rapt::inline RAPT_ABI
