@@ -57,6 +57,18 @@ Tensor run_hook(const Node& node, const GradientHook& hook, const Tensor& dy) {
   }
 }
 
+// One gradient for each input; an empty one for an input that wants one would be lost silently.
+void check_count(const Node& node, const std::vector<Tensor>& dx) {
+  check(dx.size() == node.inputs.size(), "backward of {}: {} gradients for {} inputs", node.describe(), dx.size(),
+        node.inputs.size());
+  for (size_t i = 0; i < dx.size(); ++i) {
+    check(dx[i] || !node.inputs[i],
+          "backward of {}: gradient {} is empty, but its input {} {} wants one; return zeros if there is none",
+          node.describe(), i, node.inputs[i] ? node.inputs[i]->describe() : "",
+          node.inputs[i] ? node.inputs[i]->shape : Shape{});
+  }
+}
+
 /// Runs one node: its hooks, then its backward. A place for a breakpoint; never inlined, so that it has a frame.
 [[gnu::noinline]] std::vector<Tensor> run_node(Node& node, Tensor dy, Request& request) {
   asm volatile("nop");  // so that a breakpoint stops on this line, and not in a header
@@ -99,6 +111,7 @@ Tensor run_hook(const Node& node, const GradientHook& hook, const Tensor& dy) {
   } catch (const std::exception& error) {
     std::throw_with_nested(Error(fmt::format("backward of {} threw: {}", node.describe(), error.what())));
   }
+  check_count(node, dx);
   observed.end(dx, &node);
   return dx;
 }
@@ -153,8 +166,6 @@ void run(const NodePtr& root, const Tensor& seed, Request& request) {
     std::vector<Tensor> dx = run_node(*node, std::move(dy), request);
     detail::node_has_run(*node, dx);
     if (node->is_leaf() || node->sequence <= request.oldest) continue;
-    check(dx.size() == node->inputs.size(), "backward of {}: {} gradients for {} inputs", node->describe(), dx.size(),
-          node->inputs.size());
     for (size_t i = 0; i < dx.size(); ++i) {
       const NodePtr& input = node->inputs[i];
       if (!input || !dx[i] || input->sequence < request.oldest) continue;
@@ -169,6 +180,7 @@ void run(const NodePtr& root, const Tensor& seed, Request& request) {
       } else {
         accumulate(input->incoming, std::exchange(dx[i], {}));
       }
+      if (input->is_leaf()) input->used_by(*node);
       pass.push(input);
     }
     if (!request.create_graph) node->release();  // memory falls as the pass walks

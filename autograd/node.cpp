@@ -4,6 +4,8 @@
 #include <atomic>
 #include <utility>
 
+#include "leaf.h"
+
 namespace rapt::inline RAPT_ABI {
 
 namespace {
@@ -20,7 +22,9 @@ Node& node_of(const Tensor& x, const char* what) {
 
 }  // namespace
 
-Scope::Scope(ModulePath path) : outer_(std::exchange(scope_path, std::move(path))) {}
+Scope::Scope(ModulePath path) : outer_(scope_path) {
+  if (!path || !path->empty() || !outer_) scope_path = std::move(path);
+}
 Scope::~Scope() { scope_path = std::move(outer_); }
 const ModulePath& current_module() { return scope_path; }
 
@@ -61,14 +65,11 @@ std::string Node::describe() const {
   return out + ")";
 }
 
-Tensor requires_grad(Tensor x) {
+Tensor requires_grad(Tensor x, Where where) {
   check(bool(x), "requires_grad: the tensor holds nothing");
   check(!x.node || x.node->is_leaf(), "requires_grad: the tensor is the result of {}; detach it first",
         x.node ? x.node->name() : "");
-  if (!x.node) {
-    x.node = std::make_shared<Node>();
-    x.node->shape = x.shape;
-  }
+  if (!x.node) x.node = std::make_shared<Leaf>("", x.shape, where);
   return x;
 }
 
@@ -76,7 +77,7 @@ void freeze(const Tensor& leaf, bool frozen) {
   Node& node = node_of(leaf, "freeze");
   check(node.is_leaf(), "freeze: the tensor is the result of {}; only leaves can be frozen", node.describe());
   node.frozen = frozen;
-  if (frozen) node.gradient = {};
+  if (frozen) set_gradient(leaf, {});
 }
 
 bool is_frozen(const Tensor& x) { return x.node && x.node->frozen; }
@@ -88,6 +89,7 @@ void set_gradient(const Tensor& x, Tensor gradient) {
   check(!gradient || gradient.shape == node.shape, "set_gradient: {} for a tensor of shape {}", gradient.shape,
         node.shape);
   node.gradient = std::move(gradient);
+  node.dropped();
 }
 
 void retain_gradient(const Tensor& x) { node_of(x, "retain_gradient").retain = true; }

@@ -46,8 +46,11 @@ struct Node {
   virtual std::vector<Tensor> backward_recorded(const Tensor& dy, const std::shared_ptr<Node>& self);
   /// Lets go of saved tensors and of the inputs.
   virtual void release();
-  /// Called when the gradient of a leaf has been added to.
+  // What a leaf is told: of the operation that a part of its gradient comes from, of the whole added to what it holds,
+  // and that what it held was replaced or dropped.
+  virtual void used_by(const Node& /*operation*/) {}
   virtual void received() {}
+  virtual void dropped() {}
   /// A node of the same operation for other inputs, which y becomes the result of; the operation itself is left alone.
   /// Null where it can't be run a second time.
   virtual std::shared_ptr<Node> repeat(std::span<const Tensor> inputs, Tensor& y) const;
@@ -61,7 +64,7 @@ struct Node {
 };
 
 /// Makes `x` a leaf: backward leaves d loss / d x in it. Returns x.
-Tensor requires_grad(Tensor x);
+Tensor requires_grad(Tensor x, Where where = Where::here());
 /// A leaf that is frozen wants no gradient until it is thawed: operations treat it as a constant.
 /// Drops the gradient it holds.
 void freeze(const Tensor& leaf, bool frozen = true);

@@ -61,10 +61,11 @@ struct Attach {
 ///   std::vector<Tensor> backward(const Tensor& dy, Needs) const;
 ///
 /// `forward` sees detached tensors, so what it saves (as Saved) never holds the graph. `backward` gives one gradient
-/// for each input, in the input's shape or a shape that it broadcasts to; the engine sums it back. An operation that is
-/// to be differentiated twice has its backward a second time, made of recorded operations on attached tensors, which is
-/// only called under BackwardOptions::create_graph; one with a single input whose gradient is mostly zeros may add it
-/// to what is there, where there is something; one that profiles are to know has its cost, asked after forward:
+/// for each input, in the input's shape or a shape that it broadcasts to; the engine sums it back. It may be empty for
+/// an input that wants none. An operation that is to be differentiated twice has its backward a second time, made of
+/// recorded operations on attached tensors, which is only called under BackwardOptions::create_graph; one with a single
+/// input whose gradient is mostly zeros may add it to what is there, where there is something; one that profiles are to
+/// know has its cost, asked after forward:
 ///
 ///   std::vector<Tensor> backward_recorded(const Tensor& dy, Needs, Attach) const;
 ///   void backward_add(const Tensor& dy, Tensor& sum) const;
@@ -173,7 +174,7 @@ Tensor record(Op op, std::initializer_list<Tensor> inputs, Where where = Where::
 }
 
 /// An operation from two functions, for a quick one. `forward` gives y for detached x; `backward` gives one gradient
-/// for each x, as above (an empty tensor for one that has none). All x and y are kept for it. If `backward` is made of
+/// for each x, as above (or an empty tensor, where x wants none). All x and y are kept for it. If `backward` is made of
 /// recorded operations, it has gradients itself. `name` must outlive the graph: give a literal.
 ///
 ///     Tensor y = record("cube", {x}, [](auto x) { return x[0] * x[0] * x[0]; },

@@ -22,7 +22,9 @@ struct Where {
 /// The path of a module in its model, such as "blocks.3.attention"; shared, because a parent completes it later.
 using ModulePath = std::shared_ptr<const std::string>;
 
-/// While it lives, operations of this thread are recorded under `path`. Modules open one in their call.
+/// While it lives, operations of this thread are recorded under `path`. Modules open one in their call. The empty path,
+/// of a root, changes nothing inside of another scope: what is part of no model is named after the module that calls
+/// it.
 class Scope {
  public:
   explicit Scope(ModulePath path);

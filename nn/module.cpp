@@ -10,6 +10,7 @@
 #include <set>
 #include <utility>
 
+#include "../autograd/leaf.h"
 #include "../core/nearest.h"
 
 namespace rapt::inline RAPT_ABI {
@@ -21,46 +22,19 @@ std::atomic<uint64_t> next_module_hook = 1;
 
 std::mutex live_mutex;
 struct ParameterNode;
-
-// Parameters that received a gradient and belong to no optimizer. Never destroyed: models may be static too.
-struct Unclaimed {
-  std::mutex mutex;
-  std::set<ParameterNode*> nodes;
-};
-Unclaimed& unclaimed() {
-  static auto* const all = new Unclaimed;
-  return *all;
-}
-
-struct ParameterNode;
 // All there are, for debuggers; never destroyed, because parameters may live in static variables.
 [[gnu::used]] std::vector<ParameterNode*>& live_parameters = *new std::vector<ParameterNode*>;
 
 /// The leaf behind a parameter.
-struct ParameterNode final : Node {
-  const std::string parameter_name;
+struct ParameterNode final : Leaf {
   const Tensor value;
-  bool claimed = false;
-  uint64_t received_in = 0;  // the last backward pass that gave it a gradient
-  ParameterNode(std::string name, Tensor x) : parameter_name(std::move(name)), value(std::move(x)) {
-    name_ = parameter_name.c_str();
-    shape = value.shape;
+  ParameterNode(std::string name, Tensor x, Where w) : Leaf(std::move(name), x.shape, w), value(std::move(x)) {
     std::lock_guard lock(live_mutex);
     live_parameters.push_back(this);
   }
   ~ParameterNode() override {
-    {
-      std::lock_guard lock(live_mutex);
-      std::erase(live_parameters, this);
-    }
-    std::lock_guard lock(unclaimed().mutex);
-    unclaimed().nodes.erase(this);
-  }
-  void received() override {
-    received_in = backward_pass();
-    if (claimed) return;
-    std::lock_guard lock(unclaimed().mutex);
-    unclaimed().nodes.insert(this);
+    std::lock_guard lock(live_mutex);
+    std::erase(live_parameters, this);
   }
 };
 
@@ -162,36 +136,35 @@ ModuleHookHandle Module::add_hook_after(AfterHook hook, const std::string& part)
 Tensor Module::param(const std::string& name, const Tensor& value, Where where) {
   check(bool(value), "module: the parameter {} holds nothing", name);
   Tensor tensor = value.detach();
-  auto node = std::make_shared<ParameterNode>(name, tensor);
+  auto node = std::make_shared<ParameterNode>(name, tensor, where);
   node->module = path();
-  node->where = where;
   tensor.node = std::move(node);
   add(name, tensor);
   return tensor;
 }
 
-void Module::check_open(const std::string& name) const {
+void Module::check_new(const std::string& name, const char* what) const {
+  check(!name.empty(), "module: a {} needs a name", what);
   const detail::ModulePart& own = *parts_.front();
   check(!own.is_child, "module: {} ({}) is part of another module already, which would not know of {}; add it before",
         own.path, own.kind, name);
-}
-
-void Module::add(const std::string& name, const Tensor& tensor) {
-  check(!name.empty(), "module: a parameter needs a name");
-  check_open(name);
   for (const NamedTensor& p : parameters_) {
     check(p.name != name, "module: there is a parameter {} {} already; each needs a name of its own", name,
           p.tensor.shape);
   }
+  for (const auto& part : parts_) {
+    check(part->path != name, "module: there is a part {} ({}) already; each needs a name of its own", name,
+          part->kind);
+  }
+}
+
+void Module::add(const std::string& name, const Tensor& tensor) {
+  check_new(name, "parameter");
   parameters_.push_back({name, tensor});
 }
 
 void Module::adopt(const std::string& name, Module& part, const std::type_info& type) {
-  check(!name.empty(), "module: a child needs a name");
-  check_open(name);
-  for (const auto& own : parts_) {
-    check(own->path != name, "module: there is a part {} ({}) already; each needs a name of its own", name, own->kind);
-  }
+  check_new(name, "child");
   part.parts_.front()->kind = detail::kind_of(type);
   for (const NamedTensor& p : part.parameters_) add(joined(name, p.name), p.tensor);
   for (const auto& one : part.parts_) {
@@ -248,25 +221,33 @@ EvalMode::~EvalMode() { is_training = outer_; }
 bool training() { return is_training; }
 
 void claim_parameter(const Tensor& parameter) {
-  auto* node = dynamic_cast<ParameterNode*>(parameter.node.get());
-  if (!node) return;
-  node->claimed = true;
-  std::lock_guard lock(unclaimed().mutex);
-  unclaimed().nodes.erase(node);
+  auto* leaf = dynamic_cast<Leaf*>(parameter.node.get());
+  if (!leaf) return;
+  leaf->claimed = true;
+  std::lock_guard lock(detail::unclaimed_leaves().mutex);
+  detail::unclaimed_leaves().leaves.erase(leaf);
 }
 
 std::vector<std::string> unclaimed_parameters(std::span<const NamedTensor> of) {
-  std::lock_guard lock(unclaimed().mutex);
-  if (unclaimed().nodes.empty()) return {};
+  std::lock_guard lock(detail::unclaimed_leaves().mutex);
+  if (detail::unclaimed_leaves().leaves.empty()) return {};
   std::set<uint64_t> passes;
   for (const NamedTensor& p : of) {
-    if (auto* node = dynamic_cast<ParameterNode*>(p.tensor.node.get())) passes.insert(node->received_in);
+    if (auto* leaf = dynamic_cast<Leaf*>(p.tensor.node.get())) passes.insert(leaf->received_in);
   }
   std::vector<std::pair<uint64_t, std::string>> found;  // by age, so that the order does not depend on addresses
-  for (const ParameterNode* node : unclaimed().nodes) {
-    if (!node->gradient || !passes.contains(node->received_in)) continue;
-    found.emplace_back(node->sequence, fmt::format("{} {} (made at {}:{})", joined(*node->module, node->parameter_name),
-                                                   node->shape, node->where.file, node->where.line));
+  for (Leaf* leaf : detail::unclaimed_leaves().leaves) {
+    if (!leaf->gradient || !passes.contains(leaf->received_in)) continue;
+    const bool is_parameter = !leaf->label.empty();
+    const uint64_t left_in = std::exchange(leaf->left_in, leaf->received_in);
+    if (!is_parameter && (left_in == 0 || left_in == leaf->received_in)) continue;
+    std::string name = is_parameter ? joined(*leaf->module, leaf->label) : "a leaf of requires_grad,";
+    found.emplace_back(
+        leaf->sequence,
+        fmt::format(
+            "{} {} (made in {} at {}:{}), used by {}{}", name, leaf->shape, leaf->where.function, leaf->where.file,
+            leaf->where.line, leaf->user,
+            is_parameter ? "" : "; the gradient of an earlier step is still in it: set_gradient(x, {}) drops it"));
   }
   std::sort(found.begin(), found.end());
   std::vector<std::string> names;

@@ -138,7 +138,7 @@ class Module {
  private:
   void adopt(const std::string& name, Module& part, const std::type_info& type);
   void add(const std::string& name, const Tensor& tensor);
-  void check_open(const std::string& name) const;
+  void check_new(const std::string& name, const char* what) const;
   std::shared_ptr<detail::ModulePart> part_to_hook(const std::string& name) const;
   friend std::string module_tree(const Module& module, const std::type_info& type);
 
@@ -169,8 +169,11 @@ bool training();  ///< whether no EvalMode lives
 
 /// An optimizer says that it updates this parameter.
 void claim_parameter(const Tensor& parameter);
-/// Parameters that no optimizer has claimed and that received a gradient in the same backward pass as one of `of` did:
-/// name, shape and the line that made each. Usually `child` was forgotten somewhere.
+/// What no optimizer has claimed and received a gradient in the same backward pass as one of `of` did: name and shape,
+/// the line that made it, the operation that used it and the module that was in. Usually `child` or `param` was
+/// forgotten somewhere. Asked at each step of an optimizer. Leaves that are no parameters may be inputs whose gradients
+/// are of interest: such a one is named when it still holds the gradient of an earlier step, which piles up to nothing
+/// useful.
 std::vector<std::string> unclaimed_parameters(std::span<const NamedTensor> of);
 
 }  // namespace rapt::inline RAPT_ABI

@@ -32,9 +32,9 @@ class Optimizer {
   Optimizer(const Optimizer&) = delete;
   Optimizer& operator=(const Optimizer&) = delete;
 
-  /// Updates every parameter that has a gradient and isn't frozen. Throws, before it updates anything, when a parameter
-  /// that no optimizer has got a gradient from the same backward pass: it was made without child or param, or should be
-  /// frozen.
+  /// Updates every parameter that has a gradient and isn't frozen. Throws, before it updates anything, when something
+  /// that no optimizer has got a gradient from the same backward pass, as unclaimed_parameters says: it was made
+  /// without child or param, or should be frozen.
   void step();
   void zero_gradients();
   /// The rate; inside update(), that of the parameter which is being updated.

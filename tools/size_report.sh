@@ -1,6 +1,6 @@
 #!/bin/sh
 # What using rapt costs: seconds to compile a file that includes <rapt/rapt.h> at -O0, and the size of the static
-# library without debug information. Prints two lines. usage: tools/size_report.sh [BUILD FOLDER]
+# library as it is built, with debug information, and without. Prints two lines. usage: tools/size_report.sh [BUILD FOLDER]
 set -eu
 build=${1:-$(dirname -- "$0")/../build}
 work=$(mktemp -d)
@@ -17,6 +17,8 @@ done
 printf 'a file that includes <rapt/rapt.h>, -O0: %d.%02d s (below 2 s is wanted)\n' $((best / 100)) $((best % 100))
 
 cp "$build/librapt.a" "$work/librapt.a"
+whole=$(($(wc -c < "$work/librapt.a") / 100000))
 strip --strip-debug "$work/librapt.a"
 size=$(($(wc -c < "$work/librapt.a") / 100000))
-printf 'the static library without debug information: %d.%d MB (below 10 MB is wanted)\n' $((size / 10)) $((size % 10))
+printf 'the static library: %d.%d MB, %d.%d MB without debug information (below 10 MB is wanted)\n' \
+  $((whole / 10)) $((whole % 10)) $((size / 10)) $((size % 10))

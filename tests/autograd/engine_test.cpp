@@ -368,6 +368,30 @@ TEST(Refused, GradientsOfTheWrongNumberOrShape) {
   EXPECT_THROW(backward(sum(record(SmallerShape{}, {x}))), Error);
 }
 
+// The second gradient only.
+struct Forgets {
+  static constexpr auto name = "forgets";
+  Tensor forward(std::span<const Tensor> x) { return x[0] * x[1]; }
+  std::vector<Tensor> backward(const Tensor& dy, Needs) const { return {Tensor(), dy}; }
+  std::vector<Tensor> backward_recorded(const Tensor& dy, Needs, Attach) const { return {Tensor(), dy}; }
+};
+
+TEST(Refused, AnEmptyGradientThatIsWanted) {
+  Tensor x = leaf({1, 2}), w = leaf({3, 4});
+  const int line = __LINE__ + 1;
+  auto forgets = [&] { return record(Forgets{}, {x * 1, w}); };
+  for (bool again : {false, true}) {
+    std::string error = error_of([&] { backward(sum(forgets()), {.create_graph = again}); });
+    expect_contains(error,
+                    fmt::format("backward of forgets (tests/autograd/engine_test.cpp:{}): gradient 0 is empty", line));
+    expect_contains(error, "its input mul (tests/autograd/engine_test.cpp:");
+    expect_contains(error, "(2,) wants one");
+  }
+  freeze(x);  // now it wants none
+  backward(sum(forgets()));
+  expect_values(gradient(w), {1, 1});
+}
+
 struct GivesNothing {
   static constexpr auto name = "nothing";
   Tensor forward(std::span<const Tensor>) { return {}; }

@@ -1,6 +1,7 @@
 # Uses rapt from a project outside the tree, in one of the ways there are.
 #   cmake -D WAY=... -D SOURCE=... -D BUILD=... -D WORK=... -D COMPILER=... -P consume.cmake
-# find_package installs what was built, builds the consumer against it and runs it, also by pkg-config. The others would
+# find_package installs what was built, builds the consumer against it and runs it, also by pkg-config; so does package,
+# with what the Debian package -D PACKAGE=... holds, in a folder instead of /, and runs its program. The others would
 # compile all of rapt, which RAPT_FULL_CONSUMERS=1 in the environment asks for; without, the consumer is configured and
 # its own file is compiled.
 cmake_minimum_required(VERSION 3.25)
@@ -23,12 +24,38 @@ endfunction()
 
 file(REMOVE_RECURSE ${WORK})
 file(MAKE_DIRECTORY ${WORK})
-set(configure ${CMAKE_COMMAND} -G Ninja -S ${CMAKE_CURRENT_LIST_DIR}/app -B ${WORK}/build -D WAY=${WAY}
+set(prefix ${WORK}/prefix)
+set(app_way ${WAY})
+if(WAY STREQUAL "package")
+  set(prefix ${WORK}/root/usr)
+  set(app_way find_package)
+endif()
+set(configure ${CMAKE_COMMAND} -G Ninja -S ${CMAKE_CURRENT_LIST_DIR}/app -B ${WORK}/build -D WAY=${app_way}
   -D CMAKE_CXX_COMPILER=${COMPILER} -D CMAKE_EXPORT_COMPILE_COMMANDS=ON)
 
-if(WAY STREQUAL "find_package")
-  run(${CMAKE_COMMAND} --install ${BUILD} --prefix ${WORK}/prefix)
-  run(${configure} -D CMAKE_PREFIX_PATH=${WORK}/prefix)
+if(app_way STREQUAL "find_package")
+  if(WAY STREQUAL "package")
+    run(dpkg-deb --extract ${PACKAGE} ${WORK}/root)
+    file(GLOB_RECURSE shared ${prefix}/lib/librapt.so)
+    if(NOT shared OR NOT EXISTS ${prefix}/bin/rapt)
+      message(FATAL_ERROR "${PACKAGE} lacks the program or the shared library")
+    endif()
+    cmake_path(GET shared PARENT_PATH libraries)
+    set(with_libraries ${CMAKE_COMMAND} -E env LD_LIBRARY_PATH=${libraries})
+    run(${with_libraries} ldd ${prefix}/bin/rapt)
+    if(NOT output MATCHES "=> ${libraries}/")
+      message(FATAL_ERROR "the package's program does not run with its own library:\n${output}")
+    endif()
+    run(${with_libraries} ${prefix}/bin/rapt --version)
+    message(STATUS "${output}")
+    if(NOT output MATCHES "^rapt [0-9.]+")
+      message(FATAL_ERROR "the package's program says of itself: ${output}")
+    endif()
+    run(${with_libraries} ${prefix}/bin/rapt train --steps 3 --out ${WORK}/run)
+  else()
+    run(${CMAKE_COMMAND} --install ${BUILD} --prefix ${prefix})
+  endif()
+  run(${configure} -D CMAKE_PREFIX_PATH=${prefix})
   run(${CMAKE_COMMAND} --build ${WORK}/build)
   foreach(kind IN ITEMS rapt rapt_f64 rapt_shared rapt_f64_shared)
     if(kind MATCHES f64)
@@ -43,7 +70,7 @@ if(WAY STREQUAL "find_package")
 
   # a version that is not there
   file(WRITE ${WORK}/other/CMakeLists.txt "cmake_minimum_required(VERSION 3.25)\nproject(other LANGUAGES CXX)\nfind_package(rapt 0.2 REQUIRED)\n")
-  execute_process(COMMAND ${CMAKE_COMMAND} -G Ninja -S ${WORK}/other -B ${WORK}/other/build -D CMAKE_PREFIX_PATH=${WORK}/prefix
+  execute_process(COMMAND ${CMAKE_COMMAND} -G Ninja -S ${WORK}/other -B ${WORK}/other/build -D CMAKE_PREFIX_PATH=${prefix}
     -D CMAKE_CXX_COMPILER=${COMPILER} RESULT_VARIABLE code OUTPUT_QUIET ERROR_VARIABLE error)
   if(code EQUAL 0 OR NOT error MATCHES "0.1.0")
     message(FATAL_ERROR "find_package(rapt 0.2) found 0.1: ${error}")
@@ -51,7 +78,7 @@ if(WAY STREQUAL "find_package")
 
   find_program(pkg_config pkg-config)
   if(pkg_config)
-    file(GLOB_RECURSE found ${WORK}/prefix/*/rapt_f64.pc)
+    file(GLOB_RECURSE found ${prefix}/*/rapt_f64.pc)
     get_filename_component(folder ${found} DIRECTORY)
     get_filename_component(libraries ${folder} DIRECTORY)
     set(ENV{PKG_CONFIG_PATH} ${folder})

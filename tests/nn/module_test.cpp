@@ -87,13 +87,37 @@ TEST(Module, AParameterWithoutAnOptimizerIsNamed) {
   backward(sum(pair(ones({2, 3}))));
   std::vector<std::string> unclaimed = unclaimed_parameters(known);
   ASSERT_EQ(unclaimed.size(), 1u);
-  EXPECT_EQ(unclaimed[0].find("scale (2,) (made at "), 0u) << unclaimed[0];
-  EXPECT_NE(unclaimed[0].find("module_test.cpp:"), std::string::npos) << unclaimed[0];
+  EXPECT_EQ(unclaimed[0].find("scale (2,) (made in Pair at tests/nn/module_test.cpp:"), 0u) << unclaimed[0];
+  expect_contains(unclaimed[0], ", used by mul (tests/nn/module_test.cpp:");
   Pair other;  // had its gradient in another pass
   backward(sum(other(ones({2, 3}))));
   EXPECT_TRUE(unclaimed_parameters(std::vector<NamedTensor>{{"x", requires_grad(ones({1}))}}).empty());
   claim_parameter(pair.scale);
   EXPECT_TRUE(unclaimed_parameters(known).empty());
+}
+
+TEST(Module, AnUnregisteredPartIsNamedWithWhereItWasUsed) {
+  struct Tail : Module {
+    Linear forgotten{4, 2};
+    Linear known;
+    Tail() : known(child<Linear>("known", 4, 4)) {}
+    Tensor operator()(const Tensor& input) const {
+      return run([&](const Tensor& x) { return forgotten(known(x)); }, input);
+    }
+  };
+  struct Body : Module {
+    Tail tail;
+    Body() : tail(child<Tail>("tail")) {}
+  };
+  Body body;
+  for (const NamedTensor& p : body.parameters()) claim_parameter(p.tensor);
+  backward(sum(body.tail(ones({1, 4}))));
+  std::vector<std::string> unclaimed = unclaimed_parameters(body.parameters());
+  ASSERT_EQ(unclaimed.size(), 2u);
+  EXPECT_EQ(unclaimed[0].find("weight (2, 4) (made in Linear at nn/linear.cpp:"), 0u) << unclaimed[0];
+  expect_contains(unclaimed[0], ", used by linear (nn/linear.cpp:");
+  expect_contains(unclaimed[0], ", in tail)");
+  EXPECT_EQ(unclaimed[1].find("bias (2,) "), 0u) << unclaimed[1];
 }
 
 TEST(Module, WhatComesTooLateIsRefused) {
@@ -122,6 +146,21 @@ TEST(Module, PartsOfOneNameAreRefused) {
     Twice() : a(child<Dropout>("drop", 0.1)), b(child<Dropout>("drop", 0.1)) {}
   };
   EXPECT_NE(error_of([] { Twice twice; }).find("there is a part drop (Dropout) already"), std::string::npos);
+}
+
+TEST(Module, AParameterAndAPartOfOneNameAreRefused) {
+  struct ParameterFirst : Module {
+    Tensor w;
+    Dropout drop;
+    ParameterFirst() : w(param("w", ones({2, 3}))), drop(child<Dropout>("w", 0.1)) {}
+  };
+  expect_contains(error_of([] { ParameterFirst module; }), "there is a parameter w (2, 3) already");
+  struct PartFirst : Module {
+    Linear linear;
+    Tensor w;
+    PartFirst() : linear(child<Linear>("w", 1, 1)), w(param("w", ones({1}))) {}
+  };
+  expect_contains(error_of([] { PartFirst module; }), "there is a part w (Linear) already");
 }
 
 TEST(Module, LoadingListsAllProblemsTogetherAndChangesNothing) {

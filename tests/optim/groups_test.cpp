@@ -113,7 +113,7 @@ TEST(Forgotten, ParametersStopTheStepAndAreNamed) {
     FAIL() << "the second layer is not trained";
   } catch (const Error& error) {
     const std::string text = error.what();
-    EXPECT_NE(text.find("weight (1, 3) (made at "), text.npos) << text;
+    EXPECT_NE(text.find("weight (1, 3) (made in Linear at "), text.npos) << text;
     EXPECT_NE(text.find("linear.cpp:"), text.npos) << text;
     EXPECT_NE(text.find("bias (1,)"), text.npos) << text;
     EXPECT_NE(text.find("with child"), text.npos) << text;

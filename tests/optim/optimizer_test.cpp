@@ -12,7 +12,9 @@
 #include <string>
 #include <vector>
 
+#include "../../nn/layers.h"
 #include "../autograd/golden.h"
+#include "../expect.h"
 
 namespace rapt {
 namespace {
@@ -186,6 +188,70 @@ TEST(Optimizer, RefusesWhatItCannotUpdate) {
   EXPECT_THROW(AdamW(p, {.beta2 = 1}), Error);
   EXPECT_THROW(Muon(p, {.learning_rate = 0}), Error);
   EXPECT_THROW(Muon(p, {}, [](const NamedTensor&) { return true; }), Error);  // a bias is no matrix
+}
+
+struct Plain : Module {
+  Linear linear;
+  Tensor shift = requires_grad(ones({3}));  // should have been a param
+  Plain() : linear(child<Linear>("linear", 2, 3)) {}
+  Tensor operator()(const Tensor& input) const {
+    return run([&](const Tensor& x) { return linear(x) * shift; }, input);
+  }
+};
+struct Outer : Module {
+  Plain plain;
+  Outer() : plain(child<Plain>("plain")) {}
+};
+
+TEST(Optimizer, NamesALeafThatNobodyUpdates) {
+  Outer model;
+  SGD optimizer(model.parameters(), {.learning_rate = 0.1});
+  auto step = [&] {
+    for (int micro = 0; micro < 2; ++micro) backward(sum(model.plain(ones({1, 2}))));
+    optimizer.step();
+    optimizer.zero_gradients();
+  };
+  step();  // it could be something whose gradient is only looked at
+  const std::vector<Real> before = model.plain.linear.weight.to_vector();
+  std::string error = error_of(step);
+  expect_contains(error, "a leaf of requires_grad, (3,) (made in ");
+  expect_contains(error, " at tests/optim/optimizer_test.cpp:");
+  expect_contains(error, ", used by mul (tests/optim/optimizer_test.cpp:");
+  expect_contains(error, ", in plain)");
+  EXPECT_EQ(model.plain.linear.weight.to_vector(), before);
+  freeze(model.plain.shift);
+  optimizer.zero_gradients();
+  for (int i = 0; i < 3; ++i) step();
+}
+
+// Gradients that are looked at, or used by hand.
+TEST(Optimizer, LeavesOtherLeavesAlone) {
+  manual_seed(1);
+  Linear model(2, 3);
+  SGD optimizer(model.parameters(), {.learning_rate = 0.1});
+  Tensor kept = requires_grad(normal({4, 2})), by_hand = requires_grad(zeros({2})), probe = requires_grad(ones({4, 2}));
+  Tensor second = requires_grad(zeros({3}));
+  SGD other({{"second", second}}, {.learning_rate = 0.1});
+  for (int step = 0; step < 4; ++step) {
+    Tensor x = requires_grad(normal({4, 2}));  // an input of this step
+    backward(sum(model(x + kept + by_hand) + second));
+    EXPECT_TRUE(gradient(x));
+    for (int64_t i = 0; i < 2; ++i) by_hand.mutable_data()[i] -= Real(0.1) * gradient(by_hand).data()[i];
+    EXPECT_EQ(gradients(sum(model(probe)), {probe}).front().shape, probe.shape);  // leaves nothing in it
+    optimizer.step();
+    other.step();
+    optimizer.zero_gradients();
+    other.zero_gradients();
+    set_gradient(kept, {});
+    set_gradient(by_hand, zeros({2}));
+  }
+  for (int step = 0; step < 2; ++step) {  // frozen in between
+    backward(sum(model(kept)));
+    optimizer.step();
+    optimizer.zero_gradients();
+    freeze(kept);
+    freeze(kept, false);
+  }
 }
 
 TEST(Optimizer, ResultsDoNotDependOnThreads) {

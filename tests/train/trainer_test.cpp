@@ -11,6 +11,7 @@
 #include "../../optim/adamw.h"
 #include "../../optim/sgd.h"
 #include "../../train/evaluate.h"
+#include "../expect.h"
 
 namespace rapt {
 namespace {
@@ -165,6 +166,27 @@ TEST(Trainer, TakesAnyScheduleDataAndCallback) {
   EXPECT_EQ(looked.back(), 109);
   EXPECT_NEAR(line.weight.item(), 2, 1e-3);
   EXPECT_NEAR(line.bias.item(), 1, 1e-3);
+}
+
+TEST(Trainer, NamesALeafOfAModuleThatIsNoParameter) {
+  struct Scaled : Module {
+    Linear line;
+    Tensor scale = requires_grad(ones({1}));
+    Scaled() : line(child<Linear>("line", 1, 1)) {}
+    Tensor operator()(const Tensor& x) const { return line(x) * scale; }
+  };
+  Scaled model;
+  AdamW optimizer(model.parameters(), {.learning_rate = 0.1});
+  Trainer trainer(model.parameters(), optimizer,
+                  {.learning_rate = [](int64_t) { return 0.1; },
+                   .batch =
+                       [](int64_t, int64_t) {
+                         return Batch{.x = {}, .y = {}, .inputs = ones({2, 1})};
+                       },
+                   .loss = [&](const Batch& b) { return mean(model(b.inputs)); }});
+  std::string error = error_of([&] { trainer.run(3, [](const StepReport&) { return true; }); });
+  expect_contains(error, "a leaf of requires_grad, (1,) (made in Scaled at tests/train/trainer_test.cpp:");
+  EXPECT_EQ(trainer.steps_done(), 1);
 }
 
 TEST(Evaluate, CountsEveryTokenOnceWhateverTheBatch) {
