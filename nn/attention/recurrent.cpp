@@ -196,10 +196,12 @@ GatedDeltaNet::GatedDeltaNet(int64_t dim, int64_t head_count, RecurrentOptions o
       norm(child<RMSNorm>("norm", dim / heads)) {
   NoGrad no_grad;
   log_rate = param("log_rate", log(uniform({heads}, 1, 16)));
-  std::vector<Real> decays;
-  for (int64_t h = 0; h < heads; ++h) decays.push_back(Real(-retention_log_decay(h)));
-  const Tensor step = from_values({heads}, decays) / exp(log_rate);
-  decay_bias = param("decay_bias", step + log(1 - exp(-step)));  // softplus of it is the step
+  std::vector<Real> biases = exp(log_rate).to_vector();
+  for (size_t h = 0; h < biases.size(); ++h) {
+    const double step = -retention_log_decay(int64_t(h)) / double(biases[h]);
+    biases[h] = Real(step + std::log(-std::expm1(-step)));  // softplus of it is the step
+  }
+  decay_bias = param("decay_bias", from_values({heads}, biases));
 }
 
 Tensor GatedDeltaNet::operator()(const Tensor& input) const {

@@ -91,7 +91,8 @@ struct DeltaNet : RecurrentAttention {
 };
 
 /// The same with a state that also decays by α = exp(−e^log_rate · softplus(decay(x) + decay_bias)), and a gate (Yang
-/// 2025). It begins with rates in [1, 16) and steps softplus(decay_bias) in [0.001, 0.1), as Mamba-2.
+/// 2025). It begins with rates e^log_rate in [1, 16), as Mamba-2, and steps softplus(decay_bias) that
+/// make α retention's decays.
 /// Parameters: those of RecurrentAttention, gate.weight (C, C), beta.weight and decay.weight (H, C), norm.weight (D),
 /// log_rate and decay_bias (H).
 struct GatedDeltaNet : RecurrentAttention {

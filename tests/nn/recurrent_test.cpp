@@ -194,15 +194,19 @@ TEST(Recurrent, RetentionForgetsByThePublishedRates) {
   }
 }
 
-TEST(Recurrent, GatedDeltaNetBeginsWithSmallSteps) {
-  GatedDeltaNet module(64, 32);
-  for (Real step : softplus(module.decay_bias.detach()).to_vector()) {
-    EXPECT_GE(step, 0.00099);
-    EXPECT_LE(step, 0.101);
-  }
-  for (Real rate : exp(module.log_rate.detach()).to_vector()) {
-    EXPECT_GE(rate, 0.999);
-    EXPECT_LE(rate, 16.001);
+// 1 − 2^(−5−h) a position, as far as the decay's weights are small
+TEST(Recurrent, LearnedDecaysBeginAsRetentionsAre) {
+  const GatedDeltaNet gated(64, 32);
+  const GatedLinearAttention linear(64, 32);
+  const std::vector<Real> rates = exp(gated.log_rate.detach()).to_vector(),
+                          steps = softplus(gated.decay_bias.detach()).to_vector(),
+                          decays = sigmoid(linear.decay.bias.detach()).to_vector();
+  for (size_t h = 0; h < rates.size(); ++h) {
+    EXPECT_GE(rates[h], 0.999);
+    EXPECT_LE(rates[h], 16.001);
+    const double log_decay = std::log1p(-std::exp2(-5.0 - double(h)));
+    EXPECT_NEAR(-double(rates[h]) * double(steps[h]) / log_decay, 1, 1e-5) << h;
+    EXPECT_NEAR(std::pow(double(decays[h]), 1.0 / 16), std::exp(log_decay), 1e-6) << h;
   }
 }
 
