@@ -6,6 +6,8 @@
 #include <rapt/core/view.h>
 
 #include <algorithm>
+#include <atomic>
+#include <cfenv>
 #include <cmath>
 
 #include "../expect.h"
@@ -397,6 +399,56 @@ TEST(Attention, ExplainsItself) {
   EXPECT_EQ(both.tiles, 2 * one.tiles);  // of its two calls
   EXPECT_EQ(both.forward_tasks, 2 * one.forward_tasks);
   EXPECT_GT(both.forward_operations, 1.5 * one.forward_operations);
+}
+
+// Blocks of rows skip empty tiles inside the band, too: of modifiers and of both products with the keys.
+TEST(Attention, BlocksOfRowsComputeNoEmptyTiles) {
+  const int64_t n = 6 * kTile, dim = 4;
+  const Tokens ids({1, n}, [&] {
+    std::vector<int32_t> all;
+    for (int64_t j = 0; j < n; ++j) all.push_back(int32_t(j * 5 / n));
+    return all;
+  }());
+  Tokens padding({1, n}, std::vector<int32_t>(size_t(n), 0));
+  std::fill_n(padding.ids.begin() + 2 * kTile, 2 * kTile, 1);
+  const Mask masks[] = {window(9, 5), (window(9, 0) | global(3)) & causal(), document(ids), key_padding(padding)};
+  const Normalizer normalizers[] = {top_k(3),
+                                    hard_attention(),
+                                    entmax(1.5),
+                                    stick_breaking(),
+                                    contextual_positions(zeros({1, 2, n, 3})),
+                                    talking_heads(eye(2), eye(2))};
+  int saved = threads();
+  set_threads(1);  // whose floating-point flags these are
+  for (const Normalizer& normalizer : normalizers) {
+    for (const Mask& mask : masks) {
+      SCOPED_TRACE(normalizer.name() + ", " + mask.name());
+      std::atomic<int64_t> calls = 0;
+      AttentionOptions o{.mask = mask, .normalizer = normalizer};
+      if (normalizer.name() == "stick-breaking") o.mask = o.mask & strictly_causal();
+      o.score = score_modifier([&calls](auto s, At) { return ++calls, s; });
+      manual_seed(3);
+      Tensor q = requires_grad(normal({1, 2, n, dim})), k = normal(q.shape), v = normal(q.shape), dy = full(q.shape, 2);
+      if (mask.name() == key_padding(padding).name()) {  // keys and values that overflow in any product
+        for (Tensor* x : {&k, &v}) {
+          Tensor unread = view::slice(*x, 2, 2 * kTile, 4 * kTile);
+          fill(unread, std::numeric_limits<Real>::max());
+        }
+        q = requires_grad(full(q.shape, 2));
+      }
+      const AttentionPlan plan = explain(q.shape, k.shape, v.shape, o);
+      EXPECT_EQ(plan.kernel, "blocks of rows");
+      EXPECT_GT(plan.skipped, 0);
+      const int64_t scores = (plan.full + plan.partial) * kTile * kTile;
+      std::feclearexcept(FE_ALL_EXCEPT);
+      Tensor y = attention(q, k, v, o);
+      EXPECT_LE(calls, scores) << "forward";
+      backward(y, dy);
+      EXPECT_LE(calls, 4 * scores) << "backward: scores again, their stages, their derivatives";
+      EXPECT_FALSE(std::fetestexcept(FE_OVERFLOW | FE_INVALID));
+    }
+  }
+  set_threads(saved);
 }
 
 TEST(Attention, SaysWhatDoesNotFit) {
