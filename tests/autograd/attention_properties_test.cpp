@@ -252,6 +252,87 @@ TEST(Attention, TablesWithTheShapeOfABiasHaveTheSameBitsForAnyNumberOfThreads) {
   set_threads(saved);
 }
 
+// What is not a bias, in sizes where its tables look like one: as many heads as queries as keys as channels.
+TEST(Attention, EveryTableWithTheShapeOfTheScoresHasTheSameBitsForAnyNumberOfThreads) {
+  const int64_t n = 72;  // two tiles, so that two tasks meet in an entry
+  const AttentionSizes sizes{.batch = 1, .heads = n, .kv_heads = 1, .queries = n, .keys = n, .dim = n, .value_dim = n};
+  std::vector<AttentionVariant> variants = attention_variants();
+  auto add = [&](const char* name, const Shape& table, auto options) {
+    variants.push_back({name, [table](const AttentionSizes&) { return std::vector<Shape>{table}; },
+                        [options](const AttentionCase& c) -> AttentionOptions { return options(c.tables[0]); }});
+  };
+  add("t5", {n, n}, [](const Tensor& t) { return AttentionOptions{.score = t5_bias(t, 64, true)}; });
+  add("contextual", {1, n, n, n},
+      [](const Tensor& t) { return AttentionOptions{.normalizer = contextual_positions(t)}; });
+  add("shaw", {n, n, n}, [](const Tensor& t) {
+    auto read = [](auto s, At at, auto x) {
+      return s + x(at.head, at.row, std::clamp<int64_t>(at.key - at.query, -3, 3) + 3);
+    };
+    return AttentionOptions{.score = score_modifier(read, t)};
+  });
+  add("per row", {n, n}, [](const Tensor& t) {
+    return AttentionOptions{.score = score_modifier([](auto s, At at, auto x) { return s + x(at.head, at.row); }, t)};
+  });
+  add("turned", {n, n}, [](const Tensor& t) {
+    return AttentionOptions{.score = score_modifier([](auto s, At at, auto x) { return s + x(at.key, at.row); }, t)};
+  });
+  add("in its place, then turned", {n, n}, [](const Tensor& t) {
+    auto turned = [](auto s, At at, auto x) { return s + x(at.head, at.key); };
+    return AttentionOptions{.score = bias(t) | score_modifier(turned, t * 2)};
+  });
+  const AttentionSetting setting{"", sizes, [](const AttentionSizes&) { return Mask(); }};
+  int saved = threads(), tested = 0;
+  for (const AttentionVariant& variant : variants) {
+    AttentionCase c = make_case(variant, sizes);
+    const AttentionOptions o = options_of(variant, setting, c);
+    const bool like_scores = std::ranges::any_of(o.tables(), [&](const Tensor& t) {
+      return bind_table(nullptr, t.shape, {1, n, n, n}).like_scores();
+    });
+    if (!like_scores) continue;
+    SCOPED_TRACE(variant.name);
+    ++tested;
+    set_threads(1);
+    const AttentionOutcome one = attend(variant, setting, false);
+    for (int count : {2, 3, 8}) {
+      set_threads(count);
+      const AttentionOutcome many = attend(variant, setting, false);
+      for (size_t i = 0; i < one.gradients.size(); ++i)
+        EXPECT_TRUE(many.gradients[i].to_vector() == one.gradients[i].to_vector())
+            << "input " << i << ", threads " << count;
+    }
+    if (!kDouble) continue;
+    const AttentionOutcome dense = attend(variant, setting, true);
+    for (size_t i = 0; i < one.gradients.size(); ++i)
+      EXPECT_LE(relative_difference(one.gradients[i], dense.gradients[i]), 1e-11) << "input " << i;
+  }
+  set_threads(saved);
+  EXPECT_GE(tested, 14);
+}
+
+// A gradient as large as the scores is there once, beside the one that it is added to; read in its place or not.
+TEST(Attention, ALargeTableOfALambdaHasNoCopies) {
+  auto in_place = [](auto s, At at, auto t) { return s + t(at.row, at.key); };
+  auto at = [](auto s, At place, auto t) { return s * t(place); };
+  auto turned = [](auto s, At place, auto t) { return s + t(place.key, place.row); };
+  auto memory = [](auto f, int64_t n) {
+    manual_seed(2);
+    Tensor q = normal({1, 2, n, 8}), table = requires_grad(normal({n, n})), dy = ones(q.shape);
+    const AttentionOptions o{.score = score_modifier(f, table)};
+    backward(attention(q, q, q, o), dy);  // what threads keep, and the sum of gradients, is there from now on
+    release_cached_memory();
+    const int64_t before = memory_stats().in_use;
+    reset_peak_memory();
+    backward(attention(q, q, q, o), dy);
+    return double(memory_stats().peak - before) / double(n * n * int64_t(sizeof(Real)));
+  };
+  int saved = threads();
+  set_threads(1);
+  EXPECT_LE(memory(in_place, 1024), 1.5);
+  EXPECT_LE(memory(at, 1024), 1.5);
+  EXPECT_LE(memory(turned, 2048), 1.5);
+  set_threads(saved);
+}
+
 TEST(Attention, RowsWithoutKeys) {
   Tokens padding;
   padding.shape = {2, 70};
