@@ -56,6 +56,8 @@ Tensor max(const Tensor& x, int dim, bool keep = false,
            Where where = Where::here());  ///< gradient to the first of equals
 Tensor logsumexp(const Tensor& x, int dim, bool keep = false, Where where = Where::here());  ///< −∞ for a row of −∞
 Tensor cumsum(const Tensor& x, int dim, Where where = Where::here());
+/// Σ x² over the last dimension. Where no gradient arrives x gets none, even if it is NaN.
+Tensor squared_norm(const Tensor& x, Where where = Where::here());
 Tokens argmax(const Tensor& x, int dim);  ///< no gradient
 
 // Views and rearrangement (ops/views.cpp). Views share storage; see core/view.h.

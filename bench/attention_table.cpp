@@ -147,7 +147,6 @@ Variant normalized(const std::string& name, F normalizer, std::function<std::vec
       std::move(tables), heads);
 }
 
-Tensor squares(const Tensor& x) { return sum(x * x, {-1}); }
 Tensor unit(const Tensor& x) { return x / sqrt(sum(x * x, {-1}, true) + 1e-6); }
 Tensor feature(const Tensor& x) { return relu(x) + exp(-relu(-x)); }  // elu + 1
 
@@ -220,21 +219,21 @@ std::vector<Variant> all_variants() {
       "Gaussian kernel",
       [](Inputs x, int64_t) {
         return AttentionOptions{
-            .mask = causal(), .score = gaussian_kernel(squares(x[0]), squares(x[1]), x[3]), .scale = 1};
+            .mask = causal(), .score = gaussian_kernel(squared_norm(x[0]), squared_norm(x[1]), x[3]), .scale = 1};
       },
       bandwidth));
   all.push_back(with_options(
       "Laplace kernel",
       [](Inputs x, int64_t) {
         return AttentionOptions{
-            .mask = causal(), .score = laplace_kernel(squares(x[0]), squares(x[1]), x[3]), .scale = 1};
+            .mask = causal(), .score = laplace_kernel(squared_norm(x[0]), squared_norm(x[1]), x[3]), .scale = 1};
       },
       bandwidth));
   all.push_back(with_options(
       "Epanechnikov kernel",
       [](Inputs x, int64_t) {
         return AttentionOptions{.mask = causal(),
-                                .score = epanechnikov_kernel(squares(x[0]), squares(x[1]), x[3]),
+                                .score = epanechnikov_kernel(squared_norm(x[0]), squared_norm(x[1]), x[3]),
                                 .normalizer = relu_ratio(1),
                                 .scale = 1};
       },

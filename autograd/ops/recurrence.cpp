@@ -12,6 +12,8 @@ namespace rapt::inline RAPT_ABI {
 
 namespace {
 
+constexpr const char *kLinear = "linear_attention", *kDecay = "decay_attention", *kDelta = "delta_rule";
+
 Tensor times(const Tensor& a, const Tensor& b, Where where) { return Operand(a, where) * Operand(b, where); }
 Tensor plus(const Tensor& a, const Tensor& b, Where where) { return Operand(a, where) + Operand(b, where); }
 Tensor minus(const Tensor& a, const Tensor& b, Where where) { return Operand(a, where) - Operand(b, where); }
@@ -31,16 +33,16 @@ struct Chunks {
   int64_t B, H, N, n, C;
   Where where;
 
-  Chunks(const char* what, const Tensor& q, const Tensor& k, const Tensor& v, int64_t chunk, Where at)
+  Chunks(const char* what, const Shape& q, const Shape& k, const Shape& v, int64_t chunk, Where at)
       : name(what), where(at) {
-    check(q.rank() == 4 && k.rank() == 4 && v.rank() == 4, "{}: q, k and v must be (B, H, N, D), but are {}, {} and {}",
-          name, q.shape, k.shape, v.shape);
-    B = q.shape[0], H = q.shape[1], N = q.shape[2];
-    const int64_t shared = k.shape[1];
-    check(k.shape == Shape({B, shared, N, q.shape[3]}) && v.shape == Shape({B, shared, N, v.shape[3]}),
+    check(q.rank == 4 && k.rank == 4 && v.rank == 4, "{}: q, k and v must be (B, H, N, D), but are {}, {} and {}", name,
+          q, k, v);
+    B = q[0], H = q[1], N = q[2];
+    const int64_t shared = k[1];
+    check(k == Shape({B, shared, N, q[3]}) && v == Shape({B, shared, N, v[3]}),
           "{}: q, k and v don't fit: expected q (B, H, N, D), k (B, Hkv, N, D) and v (B, Hkv, N, Dv), as many keys as "
           "queries, got {}, {} and {}",
-          name, q.shape, k.shape, v.shape);
+          name, q, k, v);
     check(shared > 0 && H % shared == 0, "{}: {} heads of k and v don't divide {} heads of q", name, shared, H);
     check(chunk >= 1, "{}: the chunk must be at least 1, got {}", name, chunk);
     n = (N + chunk - 1) / chunk;
@@ -180,7 +182,7 @@ Tensor by_chunks(const RecurrenceInputs& x, Where where, F compute) {
 
 Tensor linear_by_chunks(const Tensor& q, const Tensor& k, const Tensor& v, LinearAttentionOptions options,
                         Where where) {
-  const Chunks c("linear_attention", q, k, v, options.chunk, where);
+  const Chunks c(kLinear, q.shape, k.shape, v.shape, options.chunk, where);
   const Tensor keys = c.all_heads(k);
   const Tensor Q = c.cut(q), K = c.cut(keys), V = c.cut(c.all_heads(v)), KT = transposed(K, where);
   Tensor scores = times(matmul(Q, KT, where), lower_ones(c.C, 0), where);
@@ -198,7 +200,7 @@ Tensor linear_by_chunks(const Tensor& q, const Tensor& k, const Tensor& v, Linea
 
 Tensor decay_by_chunks(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& log_decay, int64_t chunk,
                        Where where) {
-  const Chunks c("decay_attention", q, k, v, chunk, where);
+  const Chunks c(kDecay, q.shape, k.shape, v.shape, chunk, where);
   const Tensor Q = c.cut(q), K = c.cut(c.all_heads(k)), V = c.cut(c.all_heads(v));
   const Decay decay(c.cut_numbers("log_decay", log_decay), where);
   Tensor scores = times(matmul(Q, transposed(K, where), where), decay.within, where);
@@ -215,7 +217,7 @@ Tensor decay_by_chunks(const Tensor& q, const Tensor& k, const Tensor& v, const 
 // written is U − W S₀, U = T V, W = T (e^g ∘ K). So the state after the chunk is affine in S₀.
 Tensor delta_by_chunks(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& beta, const Tensor& log_decay,
                        int64_t chunk, Where where) {
-  const Chunks c("delta_rule", q, k, v, chunk, where);
+  const Chunks c(kDelta, q.shape, k.shape, v.shape, chunk, where);
   const Tensor V = c.cut(c.all_heads(v)), b = unsqueeze(c.cut_numbers("beta", beta), -1, where);
   Tensor Q = c.cut(q), K = c.cut(c.all_heads(k)), KT = transposed(K, where);
   Tensor Kb = times(K, b, where);
@@ -262,6 +264,54 @@ Tensor delta_rule(const Tensor& q, const Tensor& k, const Tensor& v, const Tenso
   return by_chunks({q, k, v, beta, log_decay}, where, [&](const RecurrenceInputs& x) {
     return delta_by_chunks(x.q, x.k, x.v, x.beta, x.log_decay, chunk, where);
   });
+}
+
+// What the functions above do, product by product, when all inputs want gradients.
+RecurrencePlan explain(Recurrence kind, const Shape& q, const Shape& k, const Shape& v, const Shape& log_decay,
+                       int64_t chunk) {
+  const bool delta = kind == Recurrence::delta || kind == Recurrence::gated_delta,
+             decay = kind == Recurrence::decay || kind == Recurrence::gated_delta;
+  const Chunks c(delta ? kDelta : decay ? kDecay : kLinear, q, k, v, chunk, Where::here());
+  const int64_t C = c.C, D = q[3], Dv = v[3], all = c.B * c.H * c.n, steps = c.B * c.H * std::max<int64_t>(0, c.n - 1);
+  // of one chunk: multiplications, and numbers kept
+  int64_t products = C * C * (D + Dv), kept = C * C;
+  if (delta) {  // keys with keys; the inverse with values
+    products += C * C * (D + Dv);
+    kept += C * C + C * D + 2 * C * Dv;
+  }
+  if (decay) kept += (delta ? 2 : 1) * C * C;  // products before they are multiplied with what is left
+  if (kind == Recurrence::linear_normalized) kept += C * D + C;
+  if (steps > 0) {  // what it adds to the state, and reads from the states before
+    products += 2 * C * D * Dv;
+    kept += D * Dv;
+    if (delta) {  // W, Kᵀ W, W S
+      products += C * C * D + C * D * D + C * D * Dv;
+      kept += C * D + C * Dv + D * D;
+    }
+    if (decay) kept += (delta ? 3 : 2) * C * D;
+  }
+  int64_t saved = all * kept;
+  if (decay && log_decay.numel() > 0) {  // what is left between the places of a chunk, before and after its zeros
+    const int64_t last = log_decay.rank > 0 ? log_decay[-1] : 1;
+    saved += log_decay.numel() / last * (last > 1 ? c.n : 1) * 2 * C * C;
+  }
+  const bool filled = c.n * C != c.N;
+  if (filled) saved += all * C * D;
+  if (filled || (k[1] != c.H && k[1] > 1)) saved += all * C * (D + Dv);
+  const double forward = double(all) * double(products + (delta ? (C * C * C - C) / 6 : 0)),
+               backward = double(all) * double(products + (delta ? C * C * C : 0)),
+               scan = delta || decay ? double(steps * D * Dv) * (delta ? double(D) : 1) : 0;
+  return {c.name, c.B * c.H, c.n, C, 2 * (forward + scan), 4 * (backward + scan), saved * int64_t(sizeof(Real))};
+}
+
+std::string to_string(const RecurrencePlan& plan) {
+  return fmt::format(
+      "{}, by chunks\n"
+      "{} chunks of {} positions in each of {} heads: {} tasks, and {} from chunk to chunk\n"
+      "forward: {:.3g} GFLOP, {:.3g} MB kept for the backward\n"
+      "backward: {:.3g} GFLOP",
+      plan.name, plan.chunks, plan.chunk, plan.heads, plan.chunks * plan.heads, plan.heads,
+      plan.forward_operations * 1e-9, double(plan.saved_bytes) / (1 << 20), plan.backward_operations * 1e-9);
 }
 
 }  // namespace rapt::inline RAPT_ABI

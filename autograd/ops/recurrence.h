@@ -28,6 +28,19 @@ Tensor decay_attention(const Tensor& q, const Tensor& k, const Tensor& v, const 
 Tensor delta_rule(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& beta, const Tensor& log_decay = {},
                   int64_t chunk = 32, Where where = Where::here());
 
+/// What one of them will do for tensors of these shapes.
+struct RecurrencePlan {
+  std::string name;
+  int64_t heads = 0, chunks = 0, chunk = 0;                ///< B·H; chunks of each, and positions of one
+  double forward_operations = 0, backward_operations = 0;  ///< floating-point, of the products; with all gradients
+  int64_t saved_bytes = 0;                                 ///< kept for the backward beside q, k, v and the result
+};
+enum class Recurrence { linear, linear_normalized, decay, delta, gated_delta };
+/// q (B, H, N, D), k (B, Hkv, N, D), v (B, Hkv, N, Dv), dense; log_decay as the call's, for decay and gated_delta.
+RecurrencePlan explain(Recurrence kind, const Shape& q, const Shape& k, const Shape& v, const Shape& log_decay = {},
+                       int64_t chunk = 32);
+std::string to_string(const RecurrencePlan& plan);
+
 // What they are made of.
 
 /// (I + the part of a below the diagonal)⁻¹ for a (…, C, C); the rest of a is not read.

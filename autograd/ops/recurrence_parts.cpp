@@ -54,6 +54,11 @@ struct InverseUnitLower {
     });
     return {da};
   }
+
+  Cost cost(std::span<const Tensor> in, Needs needs) const {
+    const double C = double(in[0].shape[-1]), matrices = C > 0 ? double(in[0].numel()) / (C * C) : 0;
+    return {matrices * (C * C * C - C) / 3, needs.any() ? matrices * 4 * C * C * C : 0};
+  }
 };
 
 struct AffineScan {
@@ -135,6 +140,13 @@ struct AffineScan {
       }
     });
     return {dM_all, dP_all};
+  }
+
+  Cost cost(std::span<const Tensor> x, Needs needs) const {
+    const Sizes s(x[0], x[1]);
+    const double product =
+        double(s.batch * std::max<int64_t>(0, s.n - 1) * s.D * s.E) * (s.number ? 2 : 2 * double(s.D));
+    return {product, needs.any() ? product * (1 + needs[0]) : 0};
   }
 };
 

@@ -54,6 +54,27 @@ struct Sum {
   }
 };
 
+struct SquaredNorm {
+  static constexpr auto name = "squared_norm";
+  Saved x;
+  Tensor forward(std::span<const Tensor> in) {
+    check(in[0].rank() >= 1, "{}: x has no dimension to sum over", name);
+    x = in[0];
+    Tensor squares = map([](Real a) { return a * a; }, in[0]);
+    return view::squeeze(kernels::sum_dims(squares, 1u << (squares.rank() - 1)), -1);
+  }
+  std::vector<Tensor> backward(const Tensor& dy, Needs) const {
+    auto slope = [](Real a, Real d) {
+      const Real g = 2 * a * d;
+      return d == 0 ? 0 : g;
+    };
+    return {map(slope, x.get(), view::unsqueeze(dy, -1))};
+  }
+  std::vector<Tensor> backward_recorded(const Tensor& dy, Needs, Attach at) const {
+    return {2 * unsqueeze(dy, -1) * at.input(0, x)};
+  }
+};
+
 struct Mean {
   static constexpr auto name = "mean";
   uint32_t dims = 0;
@@ -139,6 +160,8 @@ Tensor sum(const Tensor& x, Where where) { return record(Sum{all_dims(x)}, {x}, 
 Tensor sum(const Tensor& x, std::initializer_list<int> dims, bool keep, Where where) {
   return record(Sum{dim_bits("sum", x, dims), keep}, {x}, where);
 }
+
+Tensor squared_norm(const Tensor& x, Where where) { return record(SquaredNorm{}, {x}, where); }
 
 Tensor mean(const Tensor& x, Where where) { return record(Mean{all_dims(x)}, {x}, where); }
 Tensor mean(const Tensor& x, std::initializer_list<int> dims, bool keep, Where where) {

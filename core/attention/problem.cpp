@@ -83,8 +83,10 @@ BoundTables::BoundTables(const AttentionProblem& p) {
   size_t at = 0;
   for (const auto& rule : o.score.rules()) {
     score_first.push_back(at);
-    for (size_t t = at; t < at + rule->tables.size() && t < tables.size(); ++t)
+    for (size_t t = at; t < at + rule->tables.size() && t < tables.size(); ++t) {
       tables[t].in_place = rule->reads_in_place();
+      tables[t].told = rule->tells_places();
+    }
     at += rule->tables.size();
   }
   auto next = [&](bool there) {

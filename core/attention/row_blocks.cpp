@@ -206,15 +206,16 @@ void row_backward(const AttentionProblem& p, const Tensor& dout, const Tensor* d
           const int64_t head = h + a, kv = head / p.group();
           Real *weights = scores + block.at(a, 0), *dscores = gradient + block.at(a, 0);
           if (!rule.drops_by_itself()) block.drop(a, weights);
-          for (int64_t j = 0; j < block.width; ++j) {
-            Real* strip = dscores + j * kTile;
-            if (options.score.empty()) break;
-            Strip at = block.strip(a, j);
-            uint8_t dead[kTile];
-            for (int64_t i = 0; i < kTile; ++i) dead[i] = strip[i] == 0;
-            stages.apply(options, bound, at, raw + block.at(a, j));
-            stages.pull_back(options, bound, tables, at, strip);
-            for (int64_t i = 0; i < kTile; ++i) strip[i] = dead[i] ? 0 : strip[i];
+          for (auto [begin, end] : runs) {
+            for (int64_t j = begin; j < end && !options.score.empty(); ++j) {
+              Real* strip = dscores + j * kTile;
+              Strip at = block.strip(a, j);
+              uint8_t dead[kTile];
+              for (int64_t i = 0; i < kTile; ++i) dead[i] = strip[i] == 0;
+              stages.apply(options, bound, at, raw + block.at(a, j));
+              stages.pull_back(options, bound, tables, at, strip);
+              for (int64_t i = 0; i < kTile; ++i) strip[i] = dead[i] ? 0 : strip[i];
+            }
           }
           Real *dk_rows = dk_of(chunk, b * p.kv_heads + kv) + block.key * p.dim,
                *dv_rows = dk_of(chunk, b * p.kv_heads + kv) + k_matrix + block.key * p.value_dim;

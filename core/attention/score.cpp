@@ -28,6 +28,13 @@ Table bind_table(const Real* data, const Shape& shape, const ScoreShape& s) {
   return t;
 }
 
+bool Table::at_its_place(const Strip& s, const int64_t* index) const {
+  const int64_t first = s.batch * strides[0] + s.head * strides[1] + s.row * strides[2] + s.key * strides[3];
+  bool all = true;
+  for (int64_t i = 0; i < s.count; ++i) all &= index[i] == first + i * strides[2] || index[i] < 0;
+  return all;
+}
+
 void scatter_add(int64_t count, const int64_t* index, const Real* value, Real* gradient) {
   if (count == 0) return;
   int64_t first = index[0], equal = 0, rising = 0, falling = 0;
@@ -77,6 +84,7 @@ struct TransposedRule final : ScoreRule {
       auto size = [&](int d) { return shape.rank >= d ? shape[-d] : 1; };
       all.push_back(bind_table(t[n].data, shape, {size(4), size(3), s.keys, s.queries}));
       all.back().gradient = t[n].gradient;
+      all.back().elsewhere = t[n].elsewhere;
     }
     return all;
   }
@@ -91,6 +99,7 @@ struct TransposedRule final : ScoreRule {
   void check_shape(const ScoreShape& s) const override { rule->check_shape(turned(s)); }
   // its own place turned, which has one (row, key) as well
   bool reads_in_place() const override { return rule->reads_in_place(); }
+  bool tells_places() const override { return rule->tells_places(); }
 };
 
 }  // namespace

@@ -1,4 +1,5 @@
 #pragma once
+#include <atomic>
 #include <memory>
 #include <string>
 #include <tuple>
@@ -21,7 +22,13 @@ struct Table {
   int64_t size = 0;
   int64_t strides[4] = {};  ///< of (B, H, N, M) when it broadcasts to that
   bool broadcasts = false;
-  bool in_place = false;  ///< its rule reads_in_place
+  bool in_place = false, told = false;     ///< its rule reads_in_place, tells_places
+  std::atomic<bool>* elsewhere = nullptr;  ///< not null: to be set instead of adding to the gradient of another place
+
+  /// Whether it has an entry for each (row, key).
+  bool like_scores() const { return broadcasts && strides[2] != 0 && strides[3] != 0; }
+  /// Whether index[i] is the place of entry i of the strip, or −1, for all i.
+  bool at_its_place(const Strip& strip, const int64_t* index) const;
 };
 
 /// One modifier. Write one by deriving from this (with the derivative in closed form), or by score_modifier.
@@ -38,6 +45,8 @@ struct ScoreRule {
   /// Whether the score at (b, h, row, key) reads its tables nowhere but at its own place in the broadcast tensor, so
   /// that a gradient with an entry for each (row, key) needs no copies.
   virtual bool reads_in_place() const { return false; }
+  /// Whether that is found out by running: pull_back heeds Table::elsewhere.
+  virtual bool tells_places() const { return false; }
 };
 
 /// A chain of modifiers by value; the default one changes nothing.
@@ -123,6 +132,7 @@ struct LambdaRule final : ScoreRule {
     tables = std::move(captured);
   }
   std::string name() const override { return name_; }
+  bool tells_places() const override { return true; }
 
   // One call with K partial derivatives (0 or N + 1), and the indices that it read.
   // NOLINTBEGIN(readability-non-const-parameter): Read writes to both, when there are tables
@@ -158,7 +168,12 @@ struct LambdaRule final : ScoreRule {
     if (bad) bad_table_read(name_, s, tables);
     for (int64_t i = 0; i < s.count; ++i) gradient[i] = slope[0][i];
     for (size_t k = 0; k < N; ++k) {
-      if (t[k].gradient) scatter_add(s.count, index[k], slope[k + 1], t[k].gradient);
+      if (!t[k].gradient) continue;
+      if (t[k].elsewhere && !t[k].at_its_place(s, index[k])) {
+        *t[k].elsewhere = true;
+      } else {
+        scatter_add(s.count, index[k], slope[k + 1], t[k].gradient);
+      }
     }
   }
 };

@@ -310,7 +310,7 @@ Score t5_bias(const Tensor& table, int64_t reach, bool bidirectional) {
   check(table.rank() == 2, "t5_bias: expected a table (H, buckets), got {}", table.shape);
   int64_t buckets = table.shape[1];
   check(buckets >= (bidirectional ? 4 : 2) && buckets % (bidirectional ? 2 : 1) == 0,
-        "t5_bias: {} buckets are too few or odd", buckets);
+        "t5_bias: the table {} has too few buckets, or an odd number", table.shape);
   check(reach > buckets / (bidirectional ? 4 : 2), "t5_bias: the reach {} must be above the {} exact buckets", reach,
         buckets / (bidirectional ? 4 : 2));
   return Score(std::make_shared<T5Rule>(table, reach, bidirectional));

@@ -29,7 +29,7 @@ double first_bandwidth(const KernelOptions& o, int64_t D) {
 }  // namespace
 
 AttentionOptions kernel_options(SmoothingKernel kernel, const Tensor& q, const Tensor& k, const Tensor& bandwidth) {
-  const Tensor q2 = sum(q * q, {-1}), k2 = sum(k * k, {-1});
+  const Tensor q2 = squared_norm(q), k2 = squared_norm(k);
   switch (kernel) {
     case SmoothingKernel::gaussian: return {.score = gaussian_kernel(q2, k2, bandwidth), .scale = 1};
     case SmoothingKernel::laplace: return {.score = laplace_kernel(q2, k2, bandwidth), .scale = 1};

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "../../autograd/ops/recurrence.h"
+#include "kernel.h"
 
 namespace rapt::inline RAPT_ABI {
 
@@ -21,11 +22,72 @@ struct Builder {
       w.fail(fmt::format("weights are already normalised by \"{}\"; one normaliser can be chosen", old.name()));
     options().normalizer = n;
   }
-  // (H) as (H, 1, 1); other shapes stay
-  static Tensor per_head(const Tensor& x) {
-    return x.rank() == 1 && x.numel() > 1 ? reshape(x, {x.shape[0], 1, 1}) : x;
+
+  // Tensors of the file. `shape` says which are right: "(P, D) or (H, P, D)", "that broadcasts to (B, H, N, M)".
+  Tensor real(const SpecWord& w, const char* name, const std::string& shape) const {
+    const Tensor& x = tensors.real(w, name, shape);
+    check_shape(w, name, shape, x.shape);
+    return x;
   }
+  Tokens integer(const SpecWord& w, const char* name, const std::string& shape) const {
+    const Tokens& x = tensors.integer(w, name, shape);
+    check_shape(w, name, shape, x.shape);
+    return x;
+  }
+  // (H), with dimensions of size 1 behind it, or what broadcasts to `shape`.
+  Tensor per_head(const SpecWord& w, const char* name, const std::string& shape) const {
+    const Tensor& x = tensors.real(w, name, shape);
+    const std::string full = shape.substr(shape.rfind('('));
+    const bool one_each = x.rank() == 1 && x.numel() > 1;
+    check_shape(w, name, one_each ? "(H)" : fmt::format("that broadcasts to {}", full), x.shape);
+    Shape spread = x.shape;
+    for (int64_t n = std::ranges::count(full, ','); one_each && n > 1; --n) spread.push_back(1);
+    return one_each ? reshape(x, spread) : x;
+  }
+  void check_shape(const SpecWord& w, const char* name, const std::string& shape, const Shape& is) const;
+  int64_t size(const std::string& letter) const;
 };
+
+// What a letter in the shape of a word's tensor stands for; −1: any size, −2: any odd one.
+int64_t Builder::size(const std::string& letter) const {
+  const Shape &q = call.q.shape, &k = call.k.shape, &v = call.v.shape;
+  const std::pair<const char*, int64_t> known[] = {
+      {"1", 1},     {"B", q[0]},  {"H", q[1]},
+      {"N", q[2]},  {"M", k[2]},  {"D", q[3]},
+      {"Dv", v[3]}, {"2C+1", -2}, {"N+M-1", std::max<int64_t>(0, q[2] + k[2] - 1)}};
+  for (const auto& [text, value] : known) {
+    if (letter == text) return value;
+  }
+  return -1;
+}
+
+void Builder::check_shape(const SpecWord& w, const char* name, const std::string& shape, const Shape& is) const {
+  const bool broadcast = shape.starts_with("that broadcasts");
+  std::string expected;
+  bool fits = false;
+  for (size_t open = shape.find('('); open != std::string::npos; open = shape.find('(', open + 1)) {
+    const size_t close = shape.find(')', open);
+    const std::string letters = shape.substr(open + 1, close - open - 1);
+    std::vector<int64_t> sizes;
+    std::string numbers;
+    for (size_t at = 0, comma; at < letters.size(); at = comma + 2) {
+      comma = std::min(letters.find(", ", at), letters.size());
+      const std::string letter = letters.substr(at, comma - at);
+      sizes.push_back(size(letter));
+      numbers += fmt::format("{}{}", at == 0 ? "" : ", ", sizes.back() < 0 ? letter : std::to_string(sizes.back()));
+    }
+    const int rank = int(sizes.size());
+    bool right = broadcast ? is.rank <= rank : is.rank == rank;
+    for (int d = 1; right && d <= is.rank; ++d) {
+      const int64_t allowed = sizes[size_t(rank - d)], got = is[-d];
+      right = allowed == -1 || (allowed == -2 && got % 2 == 1) || got == allowed || (broadcast && got == 1);
+    }
+    fits |= right;
+    expected += fmt::format("{}({}) = ({})", expected.empty() ? "" : " or ", letters, numbers);
+  }
+  check<DataError>(fits, "attention word \"{}\": expected {} {}{}, got {}", w.text(), name,
+                   broadcast ? "that broadcasts to " : "", expected, is);
+}
 
 struct CallWord {
   const char* name;
@@ -35,42 +97,40 @@ struct CallWord {
 };
 
 void kernel_word(const SpecWord& w, Builder b) {
-  const Tensor h = b.tensors.real(w, "h", "(H)");
+  const Tensor h = b.real(w, "h", "(H)");
   SpecCall& c = b.call;
   if (c.options.scale != 0 || !c.options.score.empty() || c.options.relative_keys)
     w.fail("distances come from q·k as it is: no scale goes with it, and no xl and no score word before it");
   for (Real x : h.to_vector())
     check<DataError>(!(x <= 0), "attention word \"{}\": expected h above 0, got {}", w.text(), x);
   b.call.kernel = w.name();
-  c.options.scale = 1;
-  Tensor q2 = sum(c.q * c.q, {-1}), k2 = sum(c.k * c.k, {-1});
-  if (w.name() == "rbf") b.modify(gaussian_kernel(q2, k2, h));
-  if (w.name() == "laplace") b.modify(laplace_kernel(q2, k2, h));
-  if (w.name() == "epanechnikov" || w.name() == "boxcar") {
-    b.modify(epanechnikov_kernel(q2, k2, h));
-    b.normalize(w, relu_ratio(w.name() == "boxcar" ? 0 : 1));
-  }
+  const SmoothingKernel kernel = w.name() == "rbf"       ? SmoothingKernel::gaussian
+                                 : w.name() == "laplace" ? SmoothingKernel::laplace
+                                 : w.name() == "boxcar"  ? SmoothingKernel::boxcar
+                                                         : SmoothingKernel::epanechnikov;
+  const AttentionOptions o = kernel_options(kernel, c.q, c.k, h);
+  c.options.scale = o.scale;
+  b.modify(o.score);
+  if (o.normalizer.weight) b.normalize(w, o.normalizer);
 }
 
 void recurrence_word(const SpecWord& w, Builder b) {
   SpecCall& c = b.call;
   if (!c.recurrence.empty()) w.fail(fmt::format("\"{}\" is a recurrence already; one can be chosen", c.recurrence));
   c.recurrence = w.name();
-  auto strength = [&] { return b.tensors.real(w, "beta", "(B, H, N)"); };
-  // a decay or strength for each head is the same at every position
-  auto by_position = [&](const Tensor& x) { return x.rank() == 1 && x.numel() > 1 ? reshape(x, {x.shape[0], 1}) : x; };
+  auto strength = [&] { return b.per_head(w, "beta", "(B, H, N)"); };
   if (w.name() == "linear") c.normalize = w.flag("normalize");
-  auto log_decay = [&](const char* name, const char* shape) {
-    const Tensor x = b.tensors.real(w, name, shape);
+  auto log_decay = [&](const char* name) {
+    const Tensor x = b.per_head(w, name, "(H) or (B, H, N)");
     for (Real value : x.to_vector())
       check<DataError>(!(value < 0), "attention word \"{}\": expected {} of at least 0, got {}", w.text(), name, value);
-    return log(by_position(x));
+    return log(x);
   };
-  if (w.name() == "retention") c.decay = log_decay("gamma", "(H)");
-  if (w.name() == "delta") c.beta = by_position(strength());
+  if (w.name() == "retention") c.decay = log_decay("gamma");
+  if (w.name() == "delta") c.beta = strength();
   if (w.name() == "gated-delta") {
-    c.decay = log_decay("alpha", "(B, H, N)");
-    c.beta = by_position(strength());
+    c.decay = log_decay("alpha");
+    c.beta = strength();
   }
   if ((w.name() == "delta" || w.name() == "gated-delta") && w.flag("l2")) {
     auto unit = [](const Tensor& x) { return x / sqrt(sum(x * x, {-1}, true) + 1e-12); };
@@ -80,11 +140,9 @@ void recurrence_word(const SpecWord& w, Builder b) {
 }
 
 void shaw_word(const SpecWord& w, Builder b) {
-  const Tensor rk = b.tensors.real(w, "rk", "(2C+1, D)"), rv = b.tensors.real(w, "rv", "(2C+1, Dv)");
+  const Tensor rk = b.real(w, "rk", "(2C+1, D)"), rv = b.real(w, "rv", "(2C+1, Dv)");
   SpecCall& c = b.call;
-  check<DataError>(rk.rank() == 2 && rk.shape[0] % 2 == 1 && rk.shape[1] == c.q.shape[3],
-                   "attention word \"{}\": expected rk (2C+1, D) with D {}, got {}", w.text(), c.q.shape[3], rk.shape);
-  check<DataError>(rv.rank() == 2 && rv.shape[0] == rk.shape[0],
+  check<DataError>(rv.shape[0] == rk.shape[0],
                    "attention word \"{}\": rk (2C+1, D) and rv (2C+1, Dv) must have the same C, got {} and {}",
                    w.text(), rk.shape, rv.shape);
   const int64_t reach = rk.shape[0] / 2;
@@ -100,16 +158,10 @@ void shaw_word(const SpecWord& w, Builder b) {
 
 void xl_word(const SpecWord& w, Builder b) {
   SpecCall& c = b.call;
-  auto per_channel = [&](const char* name) {
-    const Tensor x = b.tensors.real(w, name, "(H, D)");
-    check<DataError>(x.shape == Shape{b.heads(), c.q.shape[3]},
-                     "attention word \"{}\": expected {} (H, D) = ({}, {}), got {}", w.text(), name, b.heads(),
-                     c.q.shape[3], x.shape);
-    return unsqueeze(x, 1);
-  };
+  auto per_channel = [&](const char* name) { return unsqueeze(b.real(w, name, "(H, D)"), 1); };
   Tensor q = c.q;
   c.options.relative_queries = q + per_channel("w");
-  c.options.relative_keys = b.tensors.real(w, "r", "(H, N+M-1, D)");
+  c.options.relative_keys = b.real(w, "r", "(H, N+M-1, D) or (1, N+M-1, D)");
   c.q = q + per_channel("u");
 }
 
@@ -118,62 +170,58 @@ const std::vector<CallWord>& call_words() {
       {"mha", "mha", "plain attention; may be left out", [](const SpecWord&, Builder) {}},
       {"document", "document [document i64 (B, M)]", "query and key in the same document",
        [](const SpecWord& w, Builder b) {
-         b.options().mask = b.options().mask & document(b.tensors.integer(w, "document", "(B, M)"));
+         b.options().mask = b.options().mask & document(b.integer(w, "document", "(B, M) or (1, M)"));
        }},
       {"padding", "padding [pad bool (B, M)]", "keys where pad is true are not read",
        [](const SpecWord& w, Builder b) {
-         b.options().mask = b.options().mask & key_padding(b.tensors.integer(w, "pad", "(B, M)"));
+         b.options().mask = b.options().mask & key_padding(b.integer(w, "pad", "(B, M) or (1, M)"));
        }},
       {"mask", "mask [keep bool]", "entries where keep, broadcast to (B, H, N, M), is true are read",
        [](const SpecWord& w, Builder b) {
          b.options().mask =
-             b.options().mask & keep_where(b.tensors.real(w, "keep", "that broadcasts to (B, H, N, M)").detach());
+             b.options().mask & keep_where(b.real(w, "keep", "that broadcasts to (B, H, N, M)").detach());
        }},
       {"blocks", "blocks:SIZE [blocks i64 or bool (M/SIZE, M/SIZE)]",
        "entries in blocks of SIZE x SIZE positions where blocks is not 0 are read",
        [](const SpecWord& w, Builder b) {
          const int64_t size = w.integer("size", 0, 1);
-         b.options().mask = b.options().mask & block_list(b.tensors.integer(w, "blocks", "(M/SIZE, M/SIZE)"), size);
+         b.options().mask = b.options().mask & block_list(b.integer(w, "blocks", "(M/SIZE, M/SIZE)"), size);
        }},
       {"bias", "bias [bias]", "added to the score, broadcast to (B, H, N, M)",
-       [](const SpecWord& w, Builder b) {
-         b.modify(bias(b.tensors.real(w, "bias", "that broadcasts to (B, H, N, M)")));
-       }},
+       [](const SpecWord& w, Builder b) { b.modify(bias(b.real(w, "bias", "that broadcasts to (B, H, N, M)"))); }},
       {"softcap", "softcap:CAP or softcap [c]", "c tanh(s / c)",
-       [](const SpecWord& w, Builder b) { b.modify(softcap(b.per_head(b.tensors.real(w, "c", "() or (H)")))); }},
+       [](const SpecWord& w, Builder b) { b.modify(softcap(b.per_head(w, "c", "(), (H) or (B, H, N, M)"))); }},
       {"temperature", "temperature [t (H)]", "s times t",
-       [](const SpecWord& w, Builder b) { b.modify(temperature(b.per_head(b.tensors.real(w, "t", "(H)")))); }},
+       [](const SpecWord& w, Builder b) { b.modify(temperature(b.per_head(w, "t", "(H) or (B, H, N, M)"))); }},
       {"alibi", "alibi [slope (H)]", "s - slope |key - query|",
-       [](const SpecWord& w, Builder b) { b.modify(alibi(b.tensors.real(w, "slope", "(H)"))); }},
+       [](const SpecWord& w, Builder b) { b.modify(alibi(b.real(w, "slope", "(H)"))); }},
       {"t5", "t5:buckets=32,max=128,bidirectional [table (H, buckets)]",
        "s + table of the distance's bucket; s is scaled by 1/sqrt(D), T5 itself has scale:1",
        [](const SpecWord& w, Builder b) {
-         const Tensor table = b.tensors.real(w, "table", "(H, buckets)");
-         check<DataError>(table.rank() == 2, "attention word \"{}\": expected table (H, buckets), got {}", w.text(),
-                          table.shape);
+         const Tensor table = b.real(w, "table", "(H, buckets)");
          int64_t buckets = w.integer("buckets", SpecWord::kNowhere, 2, table.shape[1]);
          if (buckets != table.shape[1])
            w.fail(fmt::format("buckets={}, but the file's table is {}", buckets, table.shape));
          b.modify(t5_bias(table, w.integer("max", SpecWord::kNowhere, 1, 128), w.flag("bidirectional")));
        }},
       {"distance", "distance [table (H, N+M-1)]", "s + table at key - query + N - 1",
-       [](const SpecWord& w, Builder b) { b.modify(relative_bias(b.tensors.real(w, "table", "(H, N+M-1)"))); }},
-      {"forget", "forget [f (B, H, N)]", "s + the sum of the log gates f after the key, up to the query",
-       [](const SpecWord& w, Builder b) { b.modify(forget_gate(cumsum(b.tensors.real(w, "f", "(B, H, N)"), -1))); }},
+       [](const SpecWord& w, Builder b) { b.modify(relative_bias(b.real(w, "table", "(H, N+M-1)"))); }},
+      {"forget", "forget [f (B, H, M)]", "s + the sum of the log gates f after the key, up to the query",
+       [](const SpecWord& w, Builder b) { b.modify(forget_gate(cumsum(b.real(w, "f", "(B, H, M)"), -1))); }},
       {"shaw", "shaw [rk (2C+1, D), rv (2C+1, Dv)]", "keys and values with a vector for each clipped distance",
        shaw_word},
       {"xl", "xl [u (H, D), w (H, D), r (H, N+M-1, D)]", "Transformer-XL: (q + u) k + (q + w) r at key - query + N - 1",
        xl_word},
       {"cope", "cope [e (P, D) or (H, P, D)]", "contextual positions: q e at the sum of the gates",
        [](const SpecWord& w, Builder b) {
-         const Tensor e = b.tensors.real(w, "e", "(P, D) or (H, P, D)");
+         const Tensor e = b.real(w, "e", "(P, D) or (H, P, D)");
          b.normalize(w, contextual_positions(matmul(b.call.q, transpose(e, -1, -2))));
        }},
       {"sink", "sink [sink (H)]", "one more score in every row, of a key without a value",
-       [](const SpecWord& w, Builder b) { b.normalize(w, softmax_with_sink(b.tensors.real(w, "sink", "(H)"))); }},
+       [](const SpecWord& w, Builder b) { b.normalize(w, softmax_with_sink(b.real(w, "sink", "(H)"))); }},
       {"sigmoid", "sigmoid [b (H)]", "weights sigmoid(s + b)",
        [](const SpecWord& w, Builder b) {
-         b.modify(bias(b.per_head(b.tensors.real(w, "b", "(H)"))));
+         b.modify(bias(b.per_head(w, "b", "(H) or (B, H, N, M)")));
          b.normalize(w, sigmoid_weights());
        }},
       {"rbf", "rbf [h (H)]", "exp(-|q - k|^2 / 2h^2), normalised", kernel_word},
@@ -182,8 +230,8 @@ const std::vector<CallWord>& call_words() {
       {"boxcar", "boxcar [h (H)]", "1 where |q - k| < h, normalised", kernel_word},
       {"talking", "talking [pre (H, H), post (H, H)]", "scores and weights mixed over the heads",
        [](const SpecWord& w, Builder b) {
-         const Tensor before = b.tensors.real(w, "pre", "(H, H)");
-         b.normalize(w, talking_heads(before, b.tensors.real(w, "post", "(H, H)")));
+         const Tensor before = b.real(w, "pre", "(H, H)");
+         b.normalize(w, talking_heads(before, b.real(w, "post", "(H, H)")));
        }},
       {"rope", "rope:theta=10000,interleaved,dims=R", "rotary positions of q and k",
        [](const SpecWord& w, Builder b) {
@@ -276,8 +324,8 @@ SpecCall spec_call(const std::string& spec, const SpecTensors& tensors) {
   call.q = tensors.real(inputs, "q", "(B, H, N, D)");
   call.k = tensors.real(inputs, "k", "(B, Hkv, M, D)");
   call.v = tensors.real(inputs, "v", "(B, Hkv, M, Dv)");
-  for (const Tensor* t : {&call.q, &call.k, &call.v})
-    check<DataError>(t->rank() == 4, "attention: q, k and v must be (B, H, N, D), but one is {}", t->shape);
+  for (const auto& [name, t] : {std::pair("q", &call.q), std::pair("k", &call.k), std::pair("v", &call.v)})
+    check<DataError>(t->rank() == 4, "attention: {} must be (B, H, N, D), but is {}", name, t->shape);
   Builder builder{call, tensors};
   std::vector<SpecWord> words = parse_spec(spec);
   check_words(words);
@@ -322,6 +370,15 @@ AttentionResult SpecCall::run(bool dense) const {
   if (recurrence == "linear") return {linear_attention(scaled, k, v, {.normalize = normalize, .chunk = chunk}), {}};
   if (recurrence == "retention") return {decay_attention(scaled, k, v, decay, chunk), {}};
   return {delta_rule(scaled, k, v, beta, decay, chunk), {}};
+}
+
+std::string SpecCall::explain() const {
+  if (recurrence.empty()) return to_string(rapt::explain(q.shape, k.shape, v.shape, options));
+  const Recurrence kind = recurrence == "linear"      ? (normalize ? Recurrence::linear_normalized : Recurrence::linear)
+                          : recurrence == "retention" ? Recurrence::decay
+                          : decay                     ? Recurrence::gated_delta
+                                                      : Recurrence::delta;
+  return to_string(rapt::explain(kind, q.shape, k.shape, v.shape, decay.shape));
 }
 
 std::string describe_spec_words() {

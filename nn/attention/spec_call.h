@@ -29,6 +29,8 @@ struct SpecCall {
   bool has_lse() const;
   /// lse is empty for a recurrence, 0 for other calls without one. `dense`: with whole matrices.
   AttentionResult run(bool dense) const;
+  /// What `run(false)` will do, for people.
+  std::string explain() const;
 };
 
 /// Reads the tensors that the words ask for. Throws UsageError for unknown or contradictory words, DataError for

@@ -6,6 +6,8 @@
 #include <rapt/core/view.h>
 
 #include <algorithm>
+#include <atomic>
+#include <cfenv>
 #include <cmath>
 
 #include "../expect.h"
@@ -250,6 +252,87 @@ TEST(Attention, TablesWithTheShapeOfABiasHaveTheSameBitsForAnyNumberOfThreads) {
   set_threads(saved);
 }
 
+// What is not a bias, in sizes where its tables look like one: as many heads as queries as keys as channels.
+TEST(Attention, EveryTableWithTheShapeOfTheScoresHasTheSameBitsForAnyNumberOfThreads) {
+  const int64_t n = 72;  // two tiles, so that two tasks meet in an entry
+  const AttentionSizes sizes{.batch = 1, .heads = n, .kv_heads = 1, .queries = n, .keys = n, .dim = n, .value_dim = n};
+  std::vector<AttentionVariant> variants = attention_variants();
+  auto add = [&](const char* name, const Shape& table, auto options) {
+    variants.push_back({name, [table](const AttentionSizes&) { return std::vector<Shape>{table}; },
+                        [options](const AttentionCase& c) -> AttentionOptions { return options(c.tables[0]); }});
+  };
+  add("t5", {n, n}, [](const Tensor& t) { return AttentionOptions{.score = t5_bias(t, 64, true)}; });
+  add("contextual", {1, n, n, n},
+      [](const Tensor& t) { return AttentionOptions{.normalizer = contextual_positions(t)}; });
+  add("shaw", {n, n, n}, [](const Tensor& t) {
+    auto read = [](auto s, At at, auto x) {
+      return s + x(at.head, at.row, std::clamp<int64_t>(at.key - at.query, -3, 3) + 3);
+    };
+    return AttentionOptions{.score = score_modifier(read, t)};
+  });
+  add("per row", {n, n}, [](const Tensor& t) {
+    return AttentionOptions{.score = score_modifier([](auto s, At at, auto x) { return s + x(at.head, at.row); }, t)};
+  });
+  add("turned", {n, n}, [](const Tensor& t) {
+    return AttentionOptions{.score = score_modifier([](auto s, At at, auto x) { return s + x(at.key, at.row); }, t)};
+  });
+  add("in its place, then turned", {n, n}, [](const Tensor& t) {
+    auto turned = [](auto s, At at, auto x) { return s + x(at.head, at.key); };
+    return AttentionOptions{.score = bias(t) | score_modifier(turned, t * 2)};
+  });
+  const AttentionSetting setting{"", sizes, [](const AttentionSizes&) { return Mask(); }};
+  int saved = threads(), tested = 0;
+  for (const AttentionVariant& variant : variants) {
+    AttentionCase c = make_case(variant, sizes);
+    const AttentionOptions o = options_of(variant, setting, c);
+    const bool like_scores = std::ranges::any_of(o.tables(), [&](const Tensor& t) {
+      return bind_table(nullptr, t.shape, {1, n, n, n}).like_scores();
+    });
+    if (!like_scores) continue;
+    SCOPED_TRACE(variant.name);
+    ++tested;
+    set_threads(1);
+    const AttentionOutcome one = attend(variant, setting, false);
+    for (int count : {2, 3, 8}) {
+      set_threads(count);
+      const AttentionOutcome many = attend(variant, setting, false);
+      for (size_t i = 0; i < one.gradients.size(); ++i)
+        EXPECT_TRUE(many.gradients[i].to_vector() == one.gradients[i].to_vector())
+            << "input " << i << ", threads " << count;
+    }
+    if (!kDouble) continue;
+    const AttentionOutcome dense = attend(variant, setting, true);
+    for (size_t i = 0; i < one.gradients.size(); ++i)
+      EXPECT_LE(relative_difference(one.gradients[i], dense.gradients[i]), 1e-11) << "input " << i;
+  }
+  set_threads(saved);
+  EXPECT_GE(tested, 14);
+}
+
+// A gradient as large as the scores is there once, beside the one that it is added to; read in its place or not.
+TEST(Attention, ALargeTableOfALambdaHasNoCopies) {
+  auto in_place = [](auto s, At at, auto t) { return s + t(at.row, at.key); };
+  auto at = [](auto s, At place, auto t) { return s * t(place); };
+  auto turned = [](auto s, At place, auto t) { return s + t(place.key, place.row); };
+  auto memory = [](auto f, int64_t n) {
+    manual_seed(2);
+    Tensor q = normal({1, 2, n, 8}), table = requires_grad(normal({n, n})), dy = ones(q.shape);
+    const AttentionOptions o{.score = score_modifier(f, table)};
+    backward(attention(q, q, q, o), dy);  // what threads keep, and the sum of gradients, is there from now on
+    release_cached_memory();
+    const int64_t before = memory_stats().in_use;
+    reset_peak_memory();
+    backward(attention(q, q, q, o), dy);
+    return double(memory_stats().peak - before) / double(n * n * int64_t(sizeof(Real)));
+  };
+  int saved = threads();
+  set_threads(1);
+  EXPECT_LE(memory(in_place, 1024), 1.5);
+  EXPECT_LE(memory(at, 1024), 1.5);
+  EXPECT_LE(memory(turned, 2048), 1.5);
+  set_threads(saved);
+}
+
 TEST(Attention, RowsWithoutKeys) {
   Tokens padding;
   padding.shape = {2, 70};
@@ -397,6 +480,56 @@ TEST(Attention, ExplainsItself) {
   EXPECT_EQ(both.tiles, 2 * one.tiles);  // of its two calls
   EXPECT_EQ(both.forward_tasks, 2 * one.forward_tasks);
   EXPECT_GT(both.forward_operations, 1.5 * one.forward_operations);
+}
+
+// Blocks of rows skip empty tiles inside the band, too: of modifiers and of both products with the keys.
+TEST(Attention, BlocksOfRowsComputeNoEmptyTiles) {
+  const int64_t n = 6 * kTile, dim = 4;
+  const Tokens ids({1, n}, [&] {
+    std::vector<int32_t> all;
+    for (int64_t j = 0; j < n; ++j) all.push_back(int32_t(j * 5 / n));
+    return all;
+  }());
+  Tokens padding({1, n}, std::vector<int32_t>(size_t(n), 0));
+  std::fill_n(padding.ids.begin() + 2 * kTile, 2 * kTile, 1);
+  const Mask masks[] = {window(9, 5), (window(9, 0) | global(3)) & causal(), document(ids), key_padding(padding)};
+  const Normalizer normalizers[] = {top_k(3),
+                                    hard_attention(),
+                                    entmax(1.5),
+                                    stick_breaking(),
+                                    contextual_positions(zeros({1, 2, n, 3})),
+                                    talking_heads(eye(2), eye(2))};
+  int saved = threads();
+  set_threads(1);  // whose floating-point flags these are
+  for (const Normalizer& normalizer : normalizers) {
+    for (const Mask& mask : masks) {
+      SCOPED_TRACE(normalizer.name() + ", " + mask.name());
+      std::atomic<int64_t> calls = 0;
+      AttentionOptions o{.mask = mask, .normalizer = normalizer};
+      if (normalizer.name() == "stick-breaking") o.mask = o.mask & strictly_causal();
+      o.score = score_modifier([&calls](auto s, At) { return ++calls, s; });
+      manual_seed(3);
+      Tensor q = requires_grad(normal({1, 2, n, dim})), k = normal(q.shape), v = normal(q.shape), dy = full(q.shape, 2);
+      if (mask.name() == key_padding(padding).name()) {  // keys and values that overflow in any product
+        for (Tensor* x : {&k, &v}) {
+          Tensor unread = view::slice(*x, 2, 2 * kTile, 4 * kTile);
+          fill(unread, std::numeric_limits<Real>::max());
+        }
+        q = requires_grad(full(q.shape, 2));
+      }
+      const AttentionPlan plan = explain(q.shape, k.shape, v.shape, o);
+      EXPECT_EQ(plan.kernel, "blocks of rows");
+      EXPECT_GT(plan.skipped, 0);
+      const int64_t scores = (plan.full + plan.partial) * kTile * kTile;
+      std::feclearexcept(FE_ALL_EXCEPT);
+      Tensor y = attention(q, k, v, o);
+      EXPECT_LE(calls, scores) << "forward";
+      backward(y, dy);
+      EXPECT_LE(calls, 4 * scores) << "backward: scores again, their stages, their derivatives";
+      EXPECT_FALSE(std::fetestexcept(FE_OVERFLOW | FE_INVALID));
+    }
+  }
+  set_threads(saved);
 }
 
 TEST(Attention, SaysWhatDoesNotFit) {

@@ -15,8 +15,6 @@ using Shapes = std::vector<Shape>;
 Shapes none(const Sizes&) { return {}; }
 Shapes per_head(const Sizes& s) { return {{s.heads}}; }
 
-Tensor squares(const Tensor& x) { return sum(x * x, {-1}); }
-
 template <class F>
 std::function<AttentionOptions(const AttentionCase&)> scored(F score) {
   return [score](const AttentionCase& c) {
@@ -111,17 +109,19 @@ std::vector<AttentionVariant> make_variants() {
        })},
       {"gaussian", per_head,
        [](C c) {
-         return AttentionOptions{.score = gaussian_kernel(squares(c.q), squares(c.k), c.tables[0]), .scale = 1};
+         return AttentionOptions{.score = gaussian_kernel(squared_norm(c.q), squared_norm(c.k), c.tables[0]),
+                                 .scale = 1};
        },
        false, true},
       {"laplace", per_head,
        [](C c) {
-         return AttentionOptions{.score = laplace_kernel(squares(c.q), squares(c.k), c.tables[0]), .scale = 1};
+         return AttentionOptions{.score = laplace_kernel(squared_norm(c.q), squared_norm(c.k), c.tables[0]),
+                                 .scale = 1};
        },
        false, true},
       {"epanechnikov", per_head,
        [](C c) {
-         return AttentionOptions{.score = epanechnikov_kernel(squares(c.q), squares(c.k), c.tables[0] + 3),
+         return AttentionOptions{.score = epanechnikov_kernel(squared_norm(c.q), squared_norm(c.k), c.tables[0] + 3),
                                  .normalizer = relu_ratio(1),
                                  .scale = 1};
        },

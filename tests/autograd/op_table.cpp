@@ -127,6 +127,7 @@ std::vector<OpRow> op_table(int64_t n) {
       {"logsumexp/first", [](Inputs x) { return logsumexp(x[0], 0); }, {in({n, 3, 4})}, {.smallest = 1}},
       {"logsumexp/middle", [](Inputs x) { return logsumexp(x[0], 1); }, {in({n, 3, 4})}},
       {"logsumexp/last", [](Inputs x) { return logsumexp(x[0], -1, true); }, {in({n, 3, 4})}},
+      {"squared_norm", [](Inputs x) { return squared_norm(x[0]); }, {in({n, 3, 4})}},
       {"cumsum/first", [](Inputs x) { return cumsum(x[0], 0); }, {in({n, 3, 4})}},
       {"cumsum/last", [](Inputs x) { return cumsum(x[0], -1); }, {in({n, 3, 4})}},
 

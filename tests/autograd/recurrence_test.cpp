@@ -7,6 +7,7 @@
 #include "../../autograd/grad_check.h"
 #include "../../autograd/ops.h"
 #include "../../core/random.h"
+#include "../../core/storage.h"
 #include "../../core/view.h"
 #include "../expect.h"
 
@@ -216,6 +217,85 @@ TEST(Recurrence, Gradients) {
         grad_check([&](const std::vector<Tensor>& x) { return linear_attention(x[0], x[1], x[2], {.chunk = chunk}); },
                    {c.q, c.k, c.v});
     EXPECT_TRUE(result) << "chunk " << chunk << ": " << result.message;
+  }
+}
+
+// Floating-point operations of what runs while this lives, as the operations tell them.
+struct CountOperations : Observer {
+  double forward = 0, backward = 0;
+  void end(const Operation& o) override {
+    forward += o.cost.forward;
+    backward += o.cost.backward;
+  }
+};
+
+Tensor run(Recurrence kind, const RecurrenceCase& c) {
+  switch (kind) {
+    case Recurrence::linear:
+    case Recurrence::linear_normalized:
+      return linear_attention(c.q, c.k, c.v, {.normalize = kind == Recurrence::linear_normalized});
+    case Recurrence::decay: return decay_attention(c.q, c.k, c.v, c.log_decay);
+    case Recurrence::delta: return delta_rule(c.q, c.k, c.v, c.beta);
+    case Recurrence::gated_delta: return delta_rule(c.q, c.k, c.v, c.beta, c.log_decay);
+  }
+  return {};
+}
+
+constexpr Recurrence kRecurrences[] = {Recurrence::linear, Recurrence::linear_normalized, Recurrence::decay,
+                                       Recurrence::delta, Recurrence::gated_delta};
+
+RecurrenceCase leaves(RecurrenceCase c) {
+  for (Tensor* x : {&c.q, &c.k, &c.v, &c.log_decay, &c.beta}) *x = requires_grad(*x);
+  return c;
+}
+
+// 3 chunks of C positions: products of C × C with D and Dv inside of one, of C with D × Dv between them.
+TEST(Recurrence, ExplainsItself) {
+  const int64_t B = 2, H = 4, C = 32, n = 3, D = 8, Dv = 6;
+  const Shape q{B, H, n * C, D}, v{B, H, n * C, Dv};
+  const RecurrencePlan linear = explain(Recurrence::linear, q, q, v);
+  EXPECT_EQ(linear.heads, B * H);
+  EXPECT_EQ(linear.chunks, n);
+  EXPECT_EQ(linear.chunk, C);
+  const double inside = double(B * H * n * (C * C * D + C * C * Dv)), between = double(B * H * n * 2 * C * D * Dv);
+  EXPECT_EQ(linear.forward_operations, 2 * (inside + between));
+  EXPECT_EQ(linear.backward_operations, 2 * linear.forward_operations);
+  const double scan = double(B * H * (n - 1) * D * Dv);
+  EXPECT_EQ(explain(Recurrence::decay, q, q, v, {H, 1}).forward_operations, 2 * (inside + between + scan));
+  EXPECT_EQ(explain(Recurrence::linear, q, q, v, {}, n * C).forward_operations, 2 * n * inside);  // one chunk
+  expect_contains(to_string(linear), "3 chunks of 32 positions in each of 8 heads: 24 tasks");
+  expect_contains(error_of([&] { explain(Recurrence::delta, q, v, v); }), "delta_rule: q, k and v don't fit");
+}
+
+TEST(Recurrence, ExplainsTheOperationsThatRun) {
+  for (Recurrence kind : kRecurrences) {
+    for (int64_t shared : {4, 1}) {
+      for (int64_t N : {1, 20, 64, 70}) {
+        SCOPED_TRACE(fmt::format("kind {}, {} heads of keys, N {}", int(kind), shared, N));
+        RecurrenceCase c = leaves(make_case(2, 4, shared, N, 3, 5));
+        CountOperations count;
+        run(kind, c);
+        const RecurrencePlan plan = explain(kind, c.q.shape, c.k.shape, c.v.shape, c.log_decay.shape);
+        EXPECT_EQ(plan.forward_operations, count.forward);
+        EXPECT_EQ(plan.backward_operations, count.backward);
+      }
+    }
+  }
+}
+
+TEST(Recurrence, ExplainsTheMemoryThatIsKept) {
+  for (Recurrence kind : kRecurrences) {
+    for (int64_t shared : {4, 2, 1}) {
+      for (int64_t N : {32, 256, 250}) {
+        SCOPED_TRACE(fmt::format("kind {}, {} heads of keys, N {}", int(kind), shared, N));
+        RecurrenceCase c = leaves(make_case(2, 4, shared, N, 32, 32));
+        const int64_t before = memory_stats().in_use;
+        Tensor y = run(kind, c);
+        const int64_t result = y.numel() * int64_t(sizeof(Real)), kept = memory_stats().in_use - before - result;
+        const RecurrencePlan plan = explain(kind, c.q.shape, c.k.shape, c.v.shape, c.log_decay.shape);
+        EXPECT_NEAR(double(plan.saved_bytes), double(kept), 0.2 * double(kept));  // which comes in size classes
+      }
+    }
   }
 }
 

@@ -73,6 +73,26 @@ TEST(Kernel, GradientsOfTheRegression) {
   }
 }
 
+// A masked key of NaN has gradient 0, as in plain attention.
+TEST(Kernel, MaskedNanHasNoGradient) {
+  for (SmoothingKernel kernel : kAll) {
+    manual_seed(4);
+    Tensor q = requires_grad(normal({1, 2, 5, 3})), k = requires_grad(normal({1, 1, 7, 3})), v = normal({1, 1, 7, 3});
+    for (int64_t c : {0, 2}) k.detach().set({0, 0, 6, c}, c ? kInf : kNan);
+    AttentionOptions o = kernel_options(kernel, q, k, full({2}, 3));
+    o.mask = key_padding(Tokens({1, 7}, {0, 0, 0, 0, 0, 0, 1}));
+    Tensor y = attention(q, k, v, o);
+    backward(y, ones(y.shape));
+    for (Real x : gradient(q).to_vector()) EXPECT_TRUE(std::isfinite(x));
+    for (int64_t j = 0; j < 7; ++j) {
+      for (int64_t c = 0; c < 3; ++c) {
+        const Real x = gradient(k).at({0, 0, j, c});
+        EXPECT_TRUE(j == 6 ? x == 0 : std::isfinite(x)) << j << ": " << x;
+      }
+    }
+  }
+}
+
 // A regression that finds its bandwidth: leave-one-out error falls when the bandwidth is learned.
 TEST(Kernel, LearnsABandwidth) {
   manual_seed(3);

@@ -187,6 +187,14 @@ TEST(AttentionProgram, ExplainsBenchesAndLists) {
   EXPECT_NE(plan.out.find("partial"), std::string::npos) << plan.out;
   EXPECT_NE(rapt(folder, "attention --spec topk:3 --in in.safetensors --explain").out.find("blocks of rows"),
             std::string::npos);
+  File square = inputs(false);
+  for (const char* name : {"k", "v"}) square.reals[name] = normal({B, G, N, name[0] == 'k' ? D : Dv});
+  square.reals["gamma"] = ones({H});
+  square.write(folder / "square.safetensors");
+  Result recurrence = rapt(folder, "attention --spec retention --in square.safetensors --explain");
+  EXPECT_EQ(recurrence.code, 0) << recurrence.err;
+  expect_contains(recurrence.out, "decay_attention, by chunks\n1 chunks of 20 positions in each of 8 heads: 8 tasks");
+  expect_contains(recurrence.out, "backward: ");
   Result bench = rapt(folder, "attention --spec causal --in in.safetensors --bench");
   EXPECT_EQ(bench.code, 0) << bench.err;
   EXPECT_NE(bench.out.find("dense: forward"), std::string::npos) << bench.out;
@@ -260,9 +268,10 @@ TEST(AttentionProgram, SaysWhatIsWrong) {
       {"--spec causal --out o", "--in is missing", 2},
       {"--spec causal --in in.safetensors", "nothing to do", 2},
       {"--spec alibi --in in.safetensors --out o", "slope", 3},
-      {"--spec alibi --in wrong.safetensors --out o", "expected its tensor 1 of 1 to be (4)", 3},
-      {"--spec bias --in wrong.safetensors --out o", "does not broadcast", 3},
-      {"--spec distance --in wrong.safetensors --out o", "expected its tensor 1 of 1 to be (4, 42)", 3},
+      {"--spec alibi --in wrong.safetensors --out o", "expected slope (H) = (4), got (3,)", 3},
+      {"--spec bias --in wrong.safetensors --out o",
+       "expected bias that broadcasts to (B, H, N, M) = (2, 4, 20, 23), got (3, 5)", 3},
+      {"--spec distance --in wrong.safetensors --out o", "expected table (H, N+M-1) = (4, 42), got (4, 8)", 3},
       {"--spec causal --in heads.safetensors --out o", "multiple of Hkv", 3},
       {"--spec causal --in missing.safetensors --out o", "missing.safetensors", 3},
       {"--spec causal --in broken.safetensors --out o", "broken.safetensors", 3},
@@ -272,6 +281,90 @@ TEST(AttentionProgram, SaysWhatIsWrong) {
     EXPECT_EQ(r.code, c.code) << c.arguments << ": " << r.err;
     EXPECT_NE(r.err.find(c.expected), std::string::npos) << c.arguments << ": " << r.err;
     EXPECT_FALSE(std::filesystem::exists(folder.path / "o"));
+  }
+}
+
+// Each tensor of each word with one more in each dimension that can be wrong, and with one more dimension.
+TEST(AttentionProgram, TensorsOfTheWrongShapeAreNamed) {
+  struct Given {
+    const char* name;
+    Shape shape;
+    std::set<int> free = {};  // dimensions of which any size is right
+  };
+  struct Word {
+    const char* spec;
+    std::vector<Given> tensors;
+    bool recurrence = false;
+  };
+  const Word words[] = {
+      {"document", {{"document", {B, M}}}},
+      {"padding", {{"pad", {B, M}}}},
+      {"mask", {{"keep", {B, H, N, M}}}},
+      {"blocks:6", {{"blocks", {4, 4}, {0, 1}}}},
+      {"bias", {{"bias", {H, N, M}}}},
+      {"softcap", {{"c", {H}}}},
+      {"temperature", {{"t", {H}}}},
+      {"alibi", {{"slope", {H}}}},
+      {"t5:max=16", {{"table", {H, 8}, {1}}}},
+      {"t5:max=16,bidirectional", {{"table", {H, 8}}}},
+      {"t5:buckets=8,max=16", {{"table", {H, 8}}}},
+      {"distance", {{"table", {H, N + M - 1}}}},
+      {"forget", {{"f", {B, H, M}}}},
+      {"shaw", {{"rk", {7, D}}, {"rv", {7, Dv}}}},
+      {"xl", {{"u", {H, D}}, {"w", {H, D}}, {"r", {H, N + M - 1, D}}}},
+      {"cope", {{"e", {5, D}, {0}}}},
+      {"cope", {{"e", {H, 5, D}, {1}}}},
+      {"sink", {{"sink", {H}}}},
+      {"sigmoid", {{"b", {H}}}},
+      {"rbf", {{"h", {H}}}},
+      {"laplace", {{"h", {H}}}},
+      {"epanechnikov", {{"h", {H}}}},
+      {"boxcar", {{"h", {H}}}},
+      {"talking", {{"pre", {H, H}}, {"post", {H, H}}}},
+      {"retention", {{"gamma", {H}}}, true},
+      {"delta", {{"beta", {B, H, N}}}, true},
+      {"gated-delta", {{"alpha", {B, H, N}}, {"beta", {B, H, N}}}, true},
+  };
+  const std::string help = describe_spec_words();
+  size_t described = 0;
+  for (size_t at = help.find('['); at != std::string::npos; at = help.find('[', at + 1)) ++described;
+  std::set<std::string> tested;
+  for (const Word& word : words) tested.insert(std::string(word.spec).substr(0, std::string(word.spec).find(':')));
+  EXPECT_EQ(tested.size(), described) << "a word that reads tensors has no row here";
+  for (const Word& word : words) {
+    SpecTensors right;
+    const int64_t keys = word.recurrence ? N : M;
+    right.reals = {{"q", zeros({B, H, N, D})}, {"k", zeros({B, G, keys, D})}, {"v", zeros({B, G, keys, Dv})}};
+    auto set = [](SpecTensors& to, const char* name, const Shape& shape) {
+      to.reals[name] = ones(shape);
+      to.integers[name] = Tokens(shape, std::vector<int32_t>(size_t(shape.numel()), 1));
+    };
+    for (const Given& given : word.tensors) set(right, given.name, given.shape);
+    EXPECT_NO_THROW(spec_call(word.spec, right).run(false)) << word.spec;
+    for (const Given& given : word.tensors) {
+      std::vector<Shape> wrong{given.shape};
+      wrong[0].insert(0, 2);
+      while (wrong[0].rank < 5) wrong[0].insert(0, 2);  // more than anything broadcasts to
+      for (int d = 0; d < given.shape.rank; ++d) {
+        if (given.free.contains(d)) continue;
+        wrong.push_back(given.shape);
+        ++wrong.back()[d];
+      }
+      for (const Shape& shape : wrong) {
+        SpecTensors tensors = right;
+        set(tensors, given.name, shape);
+        SCOPED_TRACE(fmt::format("{} with {} {}", word.spec, given.name, shape));
+        std::string text;
+        try {
+          spec_call(word.spec, tensors).run(false);
+          ADD_FAILURE() << "nothing was thrown";
+        } catch (const std::exception& error) {
+          text = error.what();
+        }
+        EXPECT_NE(text.find(std::string(given.name) + " "), std::string::npos) << text;
+        EXPECT_TRUE(text.find(fmt::format("{}", shape)) != std::string::npos) << text;
+      }
+    }
   }
 }
 

@@ -105,12 +105,7 @@ int run(const AttentionArguments& a) {
   AttentionResult result;
   try {
     call = spec_call(a.spec, tensors);
-    if (a.explain) {
-      if (call.recurrence.empty())
-        fmt::print("{}\n", to_string(explain(call.q.shape, call.k.shape, call.v.shape, call.options)));
-      else
-        fmt::print("{}: a recurrence, by chunks of 32 positions\n", call.recurrence);
-    }
+    if (a.explain) fmt::print("{}\n", call.explain());
     if (!a.out.empty()) result = call.run(a.dense);
   } catch (const UsageError&) {
     throw;
