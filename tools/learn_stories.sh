@@ -1,12 +1,12 @@
 #!/bin/sh
 # Trains the default model with one kind of attention on the built-in stories, on one thread, and says whether it came to
-# within 10 % of their entropy. One that doesn't in 2000 steps gets 4000 at a lower rate, which attention without norms of
-# queries and keys needs with Muon. Exit code 1 when that was not enough either.
+# within 10 % of their entropy. One that doesn't in 2000 steps gets 4000, then 8000 at a lower rate, which attention without
+# norms of queries and keys needs with Muon. Exit code 1 when that was not enough either.
 # usage: tools/learn_stories.sh RAPT FOLDER SPEC    (FOLDER gets a folder for the run)
 set -eu
 rapt=$1 spec=$3
 out=$2/$(printf %s "$spec" | tr -c 'a-z0-9\n' _)
-for how in "--steps 2000" "--steps 4000 --lr 0.02"; do
+for how in "--steps 2000" "--steps 4000 --lr 0.02" "--steps 8000 --lr 0.02"; do
   rm -rf "$out"
   mkdir -p "$out"
   began=$(date +%s)
