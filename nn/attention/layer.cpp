@@ -28,12 +28,12 @@ KeyValueCache::Filled KeyValueCache::add(const Tensor& new_keys, const Tensor& n
   if (held + count > capacity) {
     const int64_t seen = held - first + count, kept = std::min(seen, horizon);
     auto moved = [&](Tensor& memory, const Tensor& x) {
-      const Tensor all = cat(std::vector<Tensor>{view::slice(memory, 2, first, held), x}, 2);
+      Tensor all = cat(std::vector<Tensor>{view::slice(memory, 2, first, held), x}, 2);
       Tensor front = view::slice(memory, 2, 0, kept);
       copy_into(front, view::slice(all, 2, seen - kept, seen));
       return all;
     };
-    const Filled all{moved(keys, new_keys), moved(values, new_values)};
+    Filled all{moved(keys, new_keys), moved(values, new_values)};
     held = kept;
     return all;
   }
