@@ -21,11 +21,14 @@ struct Rotary final : AttentionPart {
 };
 
 struct Alibi final : AttentionPart {
-  Tensor slopes;
-  Alibi(const PartSizes& sizes, bool learned)
-      : slopes(learned ? param("slopes", alibi_slopes(sizes.heads)) : alibi_slopes(sizes.heads)) {}
+  Tensor slopes, log_slopes;
+  Alibi(const PartSizes& sizes, bool learned) : slopes(alibi_slopes(sizes.heads)) {
+    if (learned) log_slopes = param("log_slopes", log(slopes));
+  }
   std::string name() const override { return "alibi"; }
-  void add_options(AttentionState& s) const override { s.options.score = s.options.score | alibi(slopes); }
+  void add_options(AttentionState& s) const override {
+    s.options.score = s.options.score | alibi(log_slopes ? exp(log_slopes) : slopes);
+  }
 };
 
 struct T5 final : AttentionPart {

@@ -44,7 +44,8 @@ using PartPointer = std::unique_ptr<AttentionPart>;
 
 // Positions
 PartPointer rotary_part(const RotaryOptions& options);
-/// Slopes (H) of the paper, learned from there on if asked for. No other position is needed (Press 2022).
+/// Slopes (H) of the paper (Press 2022), or e^log_slopes learned from there on: the smallest are a hundredth of the
+/// largest, and a step that suits one would lose the other. No other position is needed.
 PartPointer alibi_part(const PartSizes& sizes, bool learned);
 /// table (H, buckets), from 0 (Raffel 2020); for causal attention.
 PartPointer t5_part(const PartSizes& sizes, int64_t buckets, int64_t reach);

@@ -29,6 +29,10 @@ RecurrentOptions unturned(const RecurrentOptions& o) {
   return o;
 }
 
+// What decays are computed from. With x itself, an optimizer whose step is the same for every weight moves a sum over C
+// of them √C times as far: then decays soon forget all, and long memory, which is learned late, never is.
+Tensor for_decays(const Tensor& x) { return x * (1 / std::sqrt(double(x.shape[2]))); }
+
 double retention_log_decay(int64_t head) { return std::log1p(-std::exp2(-5.0 - double(head))); }
 
 // Rows of length 1: x / √(Σ x² + 1e−6)
@@ -167,7 +171,7 @@ GatedLinearAttention::GatedLinearAttention(int64_t dim, int64_t head_count, Recu
 
 Tensor GatedLinearAttention::operator()(const Tensor& input) const {
   auto attend = [&](const Tensor& x) {
-    const Tensor log_decay = softplus(-transpose(decay(x), 1, 2)) * (-1.0 / 16);  // ln σ(z) = −softplus(−z)
+    const Tensor log_decay = softplus(-transpose(decay(for_decays(x)), 1, 2)) * (-1.0 / 16);  // ln σ(z) = −softplus(−z)
     const Tensor Q = turn_queries(queries(x) * (1 / std::sqrt(double(width())))), K = turn_keys(keys(x));
     return proj(merge_heads(norm(decay_attention(Q, K, values(x), log_decay, chunk))) * silu(gate(x)));
   };
@@ -206,7 +210,7 @@ GatedDeltaNet::GatedDeltaNet(int64_t dim, int64_t head_count, RecurrentOptions o
 
 Tensor GatedDeltaNet::operator()(const Tensor& input) const {
   auto attend = [&](const Tensor& x) {
-    const Tensor log_decay = -(exp(log_rate) * softplus(decay(x) + decay_bias));  // (B, N, H)
+    const Tensor log_decay = -(exp(log_rate) * softplus(decay(for_decays(x)) + decay_bias));  // (B, N, H)
     const Tensor Q = turn_queries(of_length_one(silu(queries(x))));
     const Tensor K = turn_keys(of_length_one(silu(keys(x))));
     Tensor y = delta_rule(Q, K, values(x), sigmoid(transpose(beta(x), 1, 2)), transpose(log_decay, 1, 2), chunk);

@@ -69,9 +69,9 @@ struct RetentiveAttention : RecurrentAttention {
   Tensor operator()(const Tensor& x) const override;
 };
 
-/// Linear attention with a decay σ(decay(x))^(1/16) for each head and position (GLA, Yang 2024, with one number a head
-/// instead of one a channel), RMS norm of each head and a gate. It begins with the decays of retention, so that some
-/// heads remember long from the start. Parameters: those of RecurrentAttention, gate.weight (C, C), decay.weight (H,
+/// Linear attention with a decay σ(decay(x / √C))^(1/16) for each head and position (GLA, Yang 2024, with one number a
+/// head instead of one a channel), RMS norm of each head and a gate. It begins with the decays of retention, so that
+/// some heads remember long from the start. Parameters: those of RecurrentAttention, gate.weight (C, C), decay.weight (H,
 /// C), decay.bias (H), norm.weight (D).
 struct GatedLinearAttention : RecurrentAttention {
   Linear gate, decay;
@@ -90,8 +90,8 @@ struct DeltaNet : RecurrentAttention {
   Tensor operator()(const Tensor& x) const override;
 };
 
-/// The same with a state that also decays by α = exp(−e^log_rate · softplus(decay(x) + decay_bias)), and a gate (Yang
-/// 2025). It begins with rates e^log_rate in [1, 16), as Mamba-2, and steps softplus(decay_bias) that
+/// The same with a state that also decays by α = exp(−e^log_rate · softplus(decay(x / √C) + decay_bias)), and a gate
+/// (Yang 2025). It begins with rates e^log_rate in [1, 16), as Mamba-2, and steps softplus(decay_bias) that
 /// make α retention's decays.
 /// Parameters: those of RecurrentAttention, gate.weight (C, C), beta.weight and decay.weight (H, C), norm.weight (D),
 /// log_rate and decay_bias (H).

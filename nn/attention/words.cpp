@@ -461,7 +461,7 @@ std::vector<std::string> example_specs(int64_t context) {
   for (const Word& w : words()) {
     std::string name = w.name, usage = usage_of(name, w.usage);
     const char* form = "mha+rope+qk-norm+{0}";  // rotary positions and norms help the others to learn
-    if (name == "gla" || name == "gated-delta")
+    if (name == "gla")
       form = "{1}+rope";
     else if (name == "mha" || w.kind == Kind::layer)
       form = name == "mla" ? "{0}" : "{1}";

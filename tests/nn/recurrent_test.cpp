@@ -7,6 +7,7 @@
 #include "../../autograd/grad_check.h"
 #include "../../core/random.h"
 #include "../../core/view.h"
+#include "../expect.h"
 #include "parameters.h"
 
 namespace rapt {
@@ -208,6 +209,28 @@ TEST(Recurrent, LearnedDecaysBeginAsRetentionsAre) {
     EXPECT_NEAR(-double(rates[h]) * double(steps[h]) / log_decay, 1, 1e-5) << h;
     EXPECT_NEAR(std::pow(double(decays[h]), 1.0 / 16), std::exp(log_decay), 1e-6) << h;
   }
+}
+
+// Positions whose channels have the mean 0.5 and a weight of 0.3 everywhere: 0.3 · 0.5 · C / √C is added to each bias.
+TEST(Recurrent, DecaysAreComputedFromXOverTheRootOfItsWidth) {
+  NoGrad no_grad;
+  manual_seed(3);
+  Tensor x = normal({1, 6, 16});
+  x = x - mean(x, {-1}, true) + 0.5;
+  auto same = [&](const auto& module, Tensor bias) {
+    Tensor weight = module.decay.weight.detach();
+    copy_into(weight, zeros(weight.shape) + 0.3);
+    const Tensor by_weight = module(x), begin = clone(bias);
+    copy_into(weight, zeros(weight.shape));
+    copy_into(bias, begin + 0.3 * 0.5 * 4);
+    EXPECT_LE(relative_difference(by_weight, module(x)), 1e-5);
+    copy_into(bias, begin);
+    EXPECT_GE(relative_difference(by_weight, module(x)), 1e-3);
+  };
+  const GatedLinearAttention linear(16, 2);
+  same(linear, linear.decay.bias.detach());
+  const GatedDeltaNet gated(16, 2);
+  same(gated, gated.decay_bias.detach());
 }
 
 TEST(Recurrent, BadArguments) {
