@@ -85,10 +85,10 @@ struct Abs {
     return map([](Real a) { return std::abs(a); }, in[0]);
   }
   std::vector<Tensor> backward(const Tensor& dy, Needs) const {
-    return {map([](Real d, Real a) { return a > 0 ? d : a < 0 ? -d : 0; }, dy, x.get())};
+    return {map([](Real d, Real a) { return a > 0 ? d : a < 0 ? -d : a == 0 ? 0 : a; }, dy, x.get())};
   }
   std::vector<Tensor> backward_recorded(const Tensor& dy, Needs, Attach) const {
-    return {dy * map([](Real a) { return Real(a > 0 ? 1 : a < 0 ? -1 : 0); }, x.get())};
+    return {dy * map([](Real a) { return a > 0 ? 1 : a < 0 ? -1 : a == 0 ? 0 : a; }, x.get())};
   }
 };
 

@@ -293,9 +293,8 @@ Weights weights_of(const Tensor& scores, const Tensor& keep, const Normalizer& n
       return {w / where(some, total, 1), squeeze(where(some, log(where(some, total, 1)), -kInf), -1)};
     }
     case Normalizer::Kind::inverted: {
-      const Tensor over_queries = transpose(softmax(transpose(scores, 2, 3)), 2, 3);
-      Tensor total = sum(over_queries, {-1}, true), some = constant(total, [](Real t) { return Real(t != 0); });
-      return {over_queries / where(some, total, 1), squeeze(where(some, log(where(some, total, 1)), -kInf), -1)};
+      const Tensor over_queries = softmax_rows(transpose(scores, 2, 3), {}).lse;  // (B, H, M)
+      return softmax_rows(where(keep, scores - unsqueeze(over_queries, 2), -kInf), {});
     }
     case Normalizer::Kind::rows: break;
   }

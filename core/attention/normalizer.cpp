@@ -41,6 +41,10 @@ Normalizer sigmoid_weights() {
   return {.kind = Normalizer::Kind::elementwise, .weight = weight_rule("sigmoid", [](auto s) { return sigmoid(s); })};
 }
 
+Normalizer exp_weights() {
+  return {.kind = Normalizer::Kind::elementwise, .weight = weight_rule("exp", [](auto s) { return exp(s); })};
+}
+
 Normalizer relu_weights(double power) { return {.kind = Normalizer::Kind::elementwise, .weight = relu_rule(power)}; }
 Normalizer relu_ratio(double power) { return {.kind = Normalizer::Kind::ratio, .weight = relu_rule(power)}; }
 

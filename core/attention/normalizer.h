@@ -72,6 +72,7 @@ Normalizer softmax_plus_one(int64_t heads);
 inline Normalizer signed_softmax() { return {.kind = Normalizer::Kind::signed_softmax}; }
 inline Normalizer inverted_softmax() { return {.kind = Normalizer::Kind::inverted}; }
 Normalizer sigmoid_weights();               ///< σ(s) (Ramapuram 2024)
+Normalizer exp_weights();                   ///< e^s, for scores that are not above 0: a Gaussian of the distance
 Normalizer relu_weights(double power = 1);  ///< max(0, s)^power
 Normalizer relu_ratio(double power = 1);    ///< max(0, s)^power over its sum; power 0: a boxcar, [s > 0]
 /// The largest k of each row, ties kept; then softmax. The threshold is a constant for the gradient. k ≥ 1.

@@ -58,7 +58,7 @@ struct Prepared {
   struct Block {
     Real *queries_t, *dout_t;  // (D, kTile), (Dv, kTile)
     Real *lse, *delta;  // (kTile); lse is +∞ where there are no keys or no query, so that weights come out as 0
-    Real* finite;       // whether q, and dO, have neither NaN nor infinities: 0 or 1 in two elements
+    Real* finite;       // 0 or 1: whether q, and dO, have neither NaN nor infinities, and whether no lse is NaN
   };
   Block block(int64_t head, int64_t q0) const {
     Real* at = storage.data + (head * blocks + q0 / kTile) * size();
@@ -79,11 +79,13 @@ struct Prepared {
       to.lse[i] = kInf;
       to.delta[i] = 0;
     }
+    to.finite[2] = 1;
     alignas(64) Real products[kTile];
     if (divided) row_products(nq, p.value_dim, x.out(b, h, q0), x.out.row_stride, dout, x.dout.row_stride, products);
     for (int64_t i = 0; i < nq; ++i) {
       int64_t row = head * p.queries + q0 + i;
       if (x.lse[row] == -kInf) continue;
+      if (std::isnan(x.lse[row])) to.finite[2] = 0;
       to.lse[i] = x.lse[row];
       if (divided) to.delta[i] = products[i] - (x.dlse ? x.dlse[row] : 0);
     }
@@ -179,6 +181,11 @@ void tile_gradients(const AttentionProblem& p, const BackwardOperands& x, const 
     mask_strip(tile, j, strip);
     strip_gradients(options.normalizer, rows, p.call.dropout ? work.factors + j * kTile : nullptr,
                     whole ? Lanes{0, kTile} : lanes_read(tile, j), strip, dstrip);
+    if (rows.finite[2] == 0) {  // the NaN of a row is in its weights for the keys that it reads, and no others
+      for (int64_t i = 0; i < kTile; ++i) {
+        if (!tile.reads(j, i)) strip[i] = dstrip[i] = 0;
+      }
+    }
     if (modified) {
       alignas(64) uint8_t dead[kTile];  // masked or without weight: no gradient, whatever the modifiers' slopes are
       for (int64_t i = 0; i < kTile; ++i) dead[i] = dstrip[i] == 0;

@@ -13,16 +13,21 @@ enum class SmoothingKernel {
 };
 
 /// Attention by that kernel for q (B, H, N, D), k (B, Hkv, M, D) and bandwidth (H), above 0. Set the mask on top.
-AttentionOptions kernel_options(SmoothingKernel kernel, const Tensor& q, const Tensor& k, const Tensor& bandwidth);
+/// Without `normalize` the weights are not divided by their sum. Distances are |q|² + |k|² − 2 q·k, which loses as many
+/// digits as ρ² is smaller than |q|²: points far from 0 are better moved there, as kernel_smooth does.
+AttentionOptions kernel_options(SmoothingKernel kernel, const Tensor& q, const Tensor& k, const Tensor& bandwidth,
+                                bool normalize = true);
 
 /// Σ_j K(x_query − x_key[j]) y[j] / Σ_j K: the regression itself, for points (N, d) and (M, d), or numbers (N) and (M);
-/// y (M, c) or (M) → (N, c) or (N). `bandwidth` is one number above 0, and may be learned.
+/// y (M, c) or (M) → (N, c) or (N). `bandwidth` is one number above 0, and may be learned. Without `normalize` it is not
+/// divided: with y = 1 a density, but for a factor.
 Tensor kernel_smooth(const Tensor& x_query, const Tensor& x_key, const Tensor& y, const Tensor& bandwidth,
-                     SmoothingKernel kernel = SmoothingKernel::gaussian);
+                     SmoothingKernel kernel = SmoothingKernel::gaussian, bool normalize = true);
 
 struct KernelOptions {
   GroupedQueryOptions common = {};
   SmoothingKernel kernel = SmoothingKernel::gaussian;
+  bool normalize = true;
   double bandwidth =
       0;  ///< to start from; 0: D^¼, with which the Gaussian's q·k counts as usual, or 2√D for bounded ones
 };

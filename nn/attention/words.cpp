@@ -74,9 +74,10 @@ void kernel_family(const SpecWord& w, Build& b) {
                            : name == "epanechnikov" ? SmoothingKernel::epanechnikov
                            : name == "boxcar"       ? SmoothingKernel::boxcar
                                                     : SmoothingKernel::gaussian;
-  if (name == "epanechnikov" || name == "boxcar") b.choose_normalizer(w);
-  b.family = [&b, kernel] {
-    return std::make_unique<KernelAttention>(b.sizes.dim, b.sizes.heads, KernelOptions{b.options, kernel});
+  const bool normalize = !w.flag("sum");
+  if (name == "epanechnikov" || name == "boxcar" || !normalize) b.choose_normalizer(w);
+  b.family = [&b, kernel, normalize] {
+    return std::make_unique<KernelAttention>(b.sizes.dim, b.sizes.heads, KernelOptions{b.options, kernel, normalize});
   };
 }
 
@@ -129,7 +130,7 @@ const std::vector<Word>& words() {
        }},
       {"mqa", "mqa", "one key-value head", Kind::family,
        [](const SpecWord&, Build& b) { b.options.key_value_heads = 1; }},
-      {"kernel", "kernel:gaussian", "weights from distances: gaussian, laplace, epanechnikov or boxcar", Kind::family,
+      {"kernel", "kernel:gaussian", "weights from distances: gaussian, laplace, epanechnikov or boxcar; with sum not divided by their sum", Kind::family,
        kernel_family},
       {"deberta", "deberta:reach=64", "disentangled content and position", Kind::family,
        [](const SpecWord& w, Build& b) {

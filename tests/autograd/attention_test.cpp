@@ -174,6 +174,34 @@ TEST_P(EachVariant, NanReachesTheRowsThatReadIt) {
   }
 }
 
+// The same of every gradient, the captured tensors' included: whatever has no NaN in the dense form has none in tiles.
+// The window leaves rows in the spoilt tiles that are not spoilt, and masked keys of spoilt rows in the tiles beside.
+TEST_P(EachVariant, NanReachesNoMoreThanInTheDenseForm) {
+  const int64_t n = 150;
+  for (const Mask& mask : {causal(), causal() & window(10, 0)}) {
+    AttentionSetting s = setting({.queries = n, .keys = n}, mask);
+    for (size_t part = 0; part < 3; ++part) {  // q, k, v
+      auto gradients = [&](bool dense) {
+        AttentionCase c = make_case(GetParam(), s.sizes);
+        c.inputs()[part].detach().set({0, 0, 60, 2}, kNan);
+        backward(attention_objective(GetParam(), s, c, dense));
+        std::vector<std::vector<Real>> all;
+        for (const Tensor& x : c.inputs()) all.push_back(gradient(x).to_vector());
+        return all;
+      };
+      const std::vector<std::vector<Real>> tiled = gradients(false), dense = gradients(true);
+      for (size_t input = 0; input < dense.size(); ++input) {
+        if (input == 3 && GetParam().name == "contextual positions") continue;  // which positions NaN is between
+        int64_t spilt = 0;
+        for (size_t i = 0; i < dense[input].size(); ++i) {
+          spilt += std::isnan(tiled[input][i]) && !std::isnan(dense[input][i]);
+        }
+        EXPECT_EQ(spilt, 0) << "gradient of input " << input << ", NaN in " << part << ", " << mask.name();
+      }
+    }
+  }
+}
+
 // What rows before a key send back never reaches it.
 TEST_P(EachVariant, KeysIgnoreTheGradientsOfEarlierRows) {
   if (GetParam().name.starts_with("inverted")) GTEST_SKIP() << "keys are shared out among all queries";

@@ -113,6 +113,13 @@ std::vector<AttentionVariant> make_variants() {
                                  .scale = 1};
        },
        false, true},
+      {"gaussian, not divided", per_head,
+       [](C c) {
+         return AttentionOptions{.score = gaussian_kernel(squared_norm(c.q), squared_norm(c.k), c.tables[0]),
+                                 .normalizer = exp_weights(),
+                                 .scale = 1};
+       },
+       false, true, false},
       {"laplace", per_head,
        [](C c) {
          return AttentionOptions{.score = laplace_kernel(squared_norm(c.q), squared_norm(c.k), c.tables[0]),

@@ -60,6 +60,27 @@ TEST(Kernel, SmoothsNumbers) {
   EXPECT_THROW(kernel_smooth(at, x, y, from_values({2}, {1, 2})), Error);
 }
 
+// Σ K y by hand
+TEST(Kernel, SumsWithoutDividing) {
+  const Tensor at = from_values({2}, {0.25, 2}), x = from_values({3}, {0, 1, 2.5}), y = from_values({3}, {1, -2, 4});
+  const double h = 1.5;
+  for (SmoothingKernel kernel : kAll) {
+    const Tensor sums = kernel_smooth(at, x, y, scalar(Real(h)), kernel, false);
+    for (int64_t i = 0; i < 2; ++i) {
+      double expected = 0;
+      for (int64_t j = 0; j < 3; ++j) {
+        const double r = std::fabs(double(at.at({i})) - double(x.at({j}))) / h;
+        const double weight = kernel == SmoothingKernel::gaussian       ? std::exp(-r * r / 2)
+                              : kernel == SmoothingKernel::laplace      ? std::exp(-r)
+                              : kernel == SmoothingKernel::epanechnikov ? std::max(0.0, 1 - r * r)
+                                                                        : double(r < 1);
+        expected += weight * double(y.at({j}));
+      }
+      EXPECT_NEAR(sums.at({i}), expected, 1e-5) << int(kernel);
+    }
+  }
+}
+
 TEST(Kernel, GradientsOfTheRegression) {
   if (sizeof(Real) == 4) GTEST_SKIP() << "needs double";
   for (SmoothingKernel kernel : kAll) {
