@@ -137,6 +137,9 @@ AttentionResult attention_with_lse(const Tensor& q, const Tensor& k, const Tenso
 /// The weights (B, H, N, M), or their mean over the heads (B, N, M). No gradient, no dropout.
 Tensor attention_weights(const Tensor& q, const Tensor& k, const AttentionOptions& options = {},
                          bool mean_over_heads = false);
+/// forget_gate of log gates (B, H, M): their running sums in double, so that the gates between neighbours count also at
+/// the end of a long sequence.
+Score forget_gates(const Tensor& log_gates, Where where = Where::here());
 /// What attention will do for tensors of these shapes.
 AttentionPlan explain(const Shape& q, const Shape& k, const Shape& v, const AttentionOptions& options = {});
 /// (B, Hkv, N, D) → (B, H, N, D), each head H / Hkv times in a row.

@@ -252,4 +252,20 @@ AttentionPlan explain(const Shape& q, const Shape& k, const Shape& v, const Atte
   return plan;
 }
 
+Score forget_gates(const Tensor& log_gates, Where where) {
+  check(log_gates.rank() == 3, "forget_gates: expected log gates (B, H, M), got {}", log_gates.shape);
+  const Tensor sums = cumsum(log_gates, -1, where), gates = contiguous(log_gates.detach()),
+               rounded = contiguous(sums.detach());
+  Tensor rest = empty(sums.shape);
+  const int64_t keys = sums.shape[2];
+  for (int64_t row = 0; keys > 0 && row < sums.numel() / keys; ++row) {
+    double sum = 0;
+    for (int64_t j = row * keys; j < (row + 1) * keys; ++j) {
+      sum += double(gates.data()[j]);
+      rest.mutable_data()[j] = Real(sum - double(rounded.data()[j]));
+    }
+  }
+  return forget_gate(sums, rest);
+}
+
 }  // namespace rapt::inline RAPT_ABI

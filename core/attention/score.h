@@ -221,8 +221,9 @@ Score t5_bias(const Tensor& table, int64_t reach, bool bidirectional);
 int64_t t5_bucket(int64_t distance, int64_t buckets, int64_t reach, bool bidirectional);
 /// s + table[h][key − row + N − 1], table (H, N + M − 1).
 Score relative_bias(const Tensor& table);
-/// s + c[b, h, query] − c[b, h, key], c (B, H, M) the running sum of log forget gates by position (Lin 2025).
-Score forget_gate(const Tensor& cumulative);
+/// s + c[b, h, query] − c[b, h, key], c (B, H, M) the running sum of log forget gates by position (Lin 2025). `rest`,
+/// of the same shape, is what rounding took from c; see forget_gates, which has both.
+Score forget_gate(const Tensor& cumulative, const Tensor& rest = {});
 /// −|q − k|² / (2h²) from s = q·k, the squared norms q² (B, H, N), k² (B, Hkv, M) and the bandwidth h (H).
 Score gaussian_kernel(const Tensor& q_squared, const Tensor& k_squared, const Tensor& bandwidth);
 /// −|q − k| / h

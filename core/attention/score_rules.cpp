@@ -162,14 +162,20 @@ struct RelativeBias final : ShapeChecked {
   }
 };
 
-// s + c[query] − c[key], with both c from the same table (B, H, M); queries before the first key read c[0].
+// s + c[query] − c[key], with both c from the same table (B, H, M); queries before the first key read c[0]. Sums of
+// many gates differ by less than their rounding; a second table has the rest of each.
 struct ForgetGate final : ShapeChecked {
-  explicit ForgetGate(const Tensor& cumulative) : ShapeChecked("forget") { tables = {cumulative}; }
-  Shapes shapes(const ScoreShape& s) const override { return {{s.batch, s.heads, s.keys}}; }
+  ForgetGate(const Tensor& cumulative, const Tensor& rest) : ShapeChecked("forget") {
+    tables = {cumulative};
+    if (rest) tables.push_back(rest);
+  }
+  Shapes shapes(const ScoreShape& s) const override { return Shapes(tables.size(), {s.batch, s.heads, s.keys}); }
   void apply(const Strip& s, const Table* t, Real* scores) const override {
-    const Real* c = t->data + (s.batch * t->shape[1] + s.head) * s.keys;
     const int64_t query = s.at(0).query;
-    for (int64_t i = 0; i < s.count; ++i) scores[i] += c[std::max<int64_t>(query + i, 0)] - c[s.key];
+    for (size_t part = 0; part < tables.size(); ++part) {
+      const Real* c = t[part].data + (s.batch * t->shape[1] + s.head) * s.keys;
+      for (int64_t i = 0; i < s.count; ++i) scores[i] += c[std::max<int64_t>(query + i, 0)] - c[s.key];
+    }
   }
   void pull_back(const Strip& s, const Table* t, const Real*, Real* gradient) const override {
     if (!t->gradient) return;
@@ -318,7 +324,9 @@ Score t5_bias(const Tensor& table, int64_t reach, bool bidirectional) {
 
 Score relative_bias(const Tensor& table) { return Score(std::make_shared<RelativeBias>(table)); }
 
-Score forget_gate(const Tensor& cumulative) { return Score(std::make_shared<ForgetGate>(cumulative)); }
+Score forget_gate(const Tensor& cumulative, const Tensor& rest) {
+  return Score(std::make_shared<ForgetGate>(cumulative, rest));
+}
 
 Score gaussian_kernel(const Tensor& q_squared, const Tensor& k_squared, const Tensor& bandwidth) {
   return Score(std::make_shared<Kernel<Gaussian>>("gaussian kernel", q_squared, k_squared, bandwidth));

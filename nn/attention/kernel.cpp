@@ -11,7 +11,9 @@ struct KernelPart final : AttentionPart {
   bool normalize;
   Tensor log_bandwidth;
   KernelPart(const KernelOptions& o, int64_t heads, double bandwidth)
-      : kernel(o.kernel), normalize(o.normalize), log_bandwidth(param("log_bandwidth", full({heads}, Real(std::log(bandwidth))))) {}
+      : kernel(o.kernel),
+        normalize(o.normalize),
+        log_bandwidth(param("log_bandwidth", full({heads}, Real(std::log(bandwidth))))) {}
   std::string name() const override { return "kernel"; }
   void add_options(AttentionState& s) const override {
     const Mask mask = s.options.mask;
@@ -60,8 +62,8 @@ Tensor kernel_smooth(const Tensor& x_query, const Tensor& x_key, const Tensor& y
 
 KernelAttention::KernelAttention(int64_t dim, int64_t head_count, KernelOptions o)
     : GroupedQueryAttention(dim, head_count, o.common) {
-  parts.push_back(child("kernel", std::unique_ptr<AttentionPart>(
-                                      std::make_unique<KernelPart>(o, heads, first_bandwidth(o, head_dim)))));
+  parts.push_back(child(
+      "kernel", std::unique_ptr<AttentionPart>(std::make_unique<KernelPart>(o, heads, first_bandwidth(o, head_dim)))));
 }
 
 }  // namespace rapt::inline RAPT_ABI

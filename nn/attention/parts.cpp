@@ -119,7 +119,7 @@ struct Forget final : AttentionPart {
   std::string name() const override { return "forget"; }
   void add_options(AttentionState& s) const override {
     Tensor log_gates = -softplus(-gate(s.x));  // (B, N, H)
-    s.options.score = s.options.score | forget_gate(transpose(cumsum(log_gates, 1), 1, 2));
+    s.options.score = s.options.score | forget_gates(transpose(log_gates, 1, 2));
   }
   bool has_cache() const override { return false; }  // gates of earlier positions come from x
 };

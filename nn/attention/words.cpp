@@ -130,8 +130,9 @@ const std::vector<Word>& words() {
        }},
       {"mqa", "mqa", "one key-value head", Kind::family,
        [](const SpecWord&, Build& b) { b.options.key_value_heads = 1; }},
-      {"kernel", "kernel:gaussian", "weights from distances: gaussian, laplace, epanechnikov or boxcar; with sum not divided by their sum", Kind::family,
-       kernel_family},
+      {"kernel", "kernel:gaussian",
+       "weights from distances: gaussian, laplace, epanechnikov or boxcar; with sum not divided by their sum",
+       Kind::family, kernel_family},
       {"deberta", "deberta:reach=64", "disentangled content and position", Kind::family,
        [](const SpecWord& w, Build& b) {
          int64_t reach = w.integer("reach", 0, 1, 64);

@@ -120,7 +120,7 @@ const std::map<std::string, Options>& spellings() {
       {"temperature", [](I x) { return AttentionOptions{.score = temperature(x["factor"])}; }},
       {"distance table", [](I x) { return AttentionOptions{.score = relative_bias(x["table"])}; }},
       {"forget",
-       [](I x) { return AttentionOptions{.mask = causal(), .score = forget_gate(cumsum(x["log_gates"], 2))}; }},
+       [](I x) { return AttentionOptions{.mask = causal(), .score = forget_gates(x["log_gates"])}; }},
       {"contextual positions",
        [](I x) {
          return AttentionOptions{.mask = causal(),

@@ -619,5 +619,32 @@ TEST(Score, T5BucketsAreThoseOfThePaper) {
   EXPECT_EQ(t5_bucket(-127, 32, 128, false), 31);
 }
 
+// Gates of 1.7 for 4000 positions sum to 6800, where floats are 0.0005 apart; the last row's weights are e^(−1.7 d).
+TEST(AttentionNumbers, ForgetGatesOfALongSequence) {
+  const int64_t n = 4000;
+  Tensor q = zeros({1, 1, n, 2}), v = zeros({1, 1, n, 2}), gates = full({1, 1, n}, Real(-1.7));
+  for (int64_t d = 0; d < 2; ++d) v.set({0, 0, n - 1 - d, d}, 1);
+  NoGrad no_grad;
+  for (const auto& attend : {attention, attention_dense}) {
+    const Tensor out = attend(q, q, v, {.mask = causal(), .score = forget_gates(gates)}, Where::here());
+    for (int64_t d = 0; d < 2; ++d) {
+      EXPECT_NEAR(out.at({0, 0, n - 1, d}), (1 - std::exp(-1.7)) * std::exp(-1.7 * double(d)), 1e-6);
+    }
+  }
+}
+
+// The sum of a row over keys that all have a larger score at another query is far below the smallest number.
+TEST(AttentionNumbers, InvertedOfLargeScores) {
+  manual_seed(8);
+  Tensor q = normal({1, 2, 96, 6}, 0, 8), k = normal({1, 2, 96, 6}, 0, 8), v = normal({1, 2, 96, 4});
+  for (const Mask& mask : {Mask{}, causal()}) {
+    const AttentionOptions options{.mask = mask, .normalizer = inverted_softmax()};
+    const AttentionResult tiled = attention_with_lse(q, k, v, options),
+                          dense = attention_dense_with_lse(q, k, v, options);
+    EXPECT_LE(relative_difference(tiled.out, dense.out), kDouble ? 1e-11 : 1e-4);
+    EXPECT_LE(relative_difference(tiled.lse, dense.lse), kDouble ? 1e-12 : 1e-5);
+  }
+}
+
 }  // namespace
 }  // namespace rapt

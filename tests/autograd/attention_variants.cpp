@@ -94,7 +94,7 @@ std::vector<AttentionVariant> make_variants() {
        [](const Sizes& s) {
          return Shapes{{s.batch, s.heads, s.keys}};
        },
-       scored([](C c) { return forget_gate(cumsum(c.tables[0], -1)); })},
+       scored([](C c) { return forget_gates(c.tables[0]); })},
       {"lambda",
        [](const Sizes& s) {
          return Shapes{{s.heads}, {s.batch, s.queries}, {s.keys, 2}, {}};
