@@ -55,7 +55,7 @@ PartPointer distance_part(const PartSizes& sizes);
 PartPointer shaw_part(const PartSizes& sizes, int64_t reach);
 /// content_bias and position_bias (H, D), keys.weight (H·D, C) of sinusoids of the distance (Dai 2019).
 PartPointer transformer_xl_part(const PartSizes& sizes);
-/// gate.weight (H, C), gate.bias (H): log forget gates (Lin 2025).
+/// gate.weight (H, C), gate.bias (H): gates σ(gate(x / √C)) (Lin 2025).
 PartPointer forget_part(const PartSizes& sizes);
 /// positions (P, D): contextual positions (Golovneva 2024).
 PartPointer contextual_part(const PartSizes& sizes, int64_t positions);
