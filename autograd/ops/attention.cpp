@@ -68,8 +68,8 @@ struct Attention {
       x[0] = contiguous(x[0]);
       y = empty({s[0], s[1], s[2] / 3});
     } else {
-      for (size_t i = 0; i < 3; ++i)
-        check(x[i].rank() == 4, "{}: q, k and v must be (B, H, N, D), but one is {}", name, x[i].shape);
+      const char* wanted[] = {"q must be (B, H, N, D)", "k must be (B, Hkv, M, D)", "v must be (B, Hkv, M, Dv)"};
+      for (size_t i = 0; i < 3; ++i) check(x[i].rank() == 4, "{}: {}, but is {}", name, wanted[i], x[i].shape);
       y = empty_heads(x[0].shape[0], x[0].shape[1], x[0].shape[2], x[2].shape[3]);
     }
     Tensor heads = split_heads(y), l = empty({heads.shape[0], heads.shape[1], heads.shape[2]});

@@ -4,6 +4,22 @@ namespace rapt::inline RAPT_ABI {
 
 namespace {
 
+void check_inputs(const char* op, const Shape& q, const Shape& k, const Shape& v) {
+  check(q.rank == 4, "{}: q must be (B, H, N, D), but is {}", op, q);
+  check(k.rank == 4, "{}: k must be (B, Hkv, M, D), but is {}", op, k);
+  check(v.rank == 4, "{}: v must be (B, Hkv, M, Dv), but is {}", op, v);
+  check(q[0] == k[0], "{}: q and k must have the same B, got q {} and k {}", op, q, k);
+  check(k[0] == v[0], "{}: k and v must have the same B, got k {} and v {}", op, k, v);
+  check(k[1] == v[1], "{}: k and v must have the same Hkv, got k {} and v {}", op, k, v);
+  check(k[1] > 0 && q[1] > 0 && q[1] % k[1] == 0,
+        "{}: H must be a multiple of Hkv, both at least 1, got q (B, H, N, D) = {} and k (B, Hkv, M, D) = {}", op, q,
+        k);
+  check(k[2] == v[2], "{}: k and v must have the same M, got k {} and v {}", op, k, v);
+  check(q[3] == k[3], "{}: q and k must have the same D, got q {} and k {}", op, q, k);
+  check(q[3] > 0, "{}: D must be at least 1, got q (B, H, N, D) = {}", op, q);
+  check(v[3] > 0, "{}: Dv must be at least 1, got v (B, Hkv, M, Dv) = {}", op, v);
+}
+
 void check_options(const char* op, const AttentionOptions& o, const AttentionProblem& p) {
   check(o.dropout >= 0 && o.dropout <= 1, "{}: dropout is a probability in [0, 1], got {}", op, o.dropout);
   check(std::isfinite(o.scale), "{}: the scale must be finite, got {}", op, o.scale);
@@ -59,13 +75,7 @@ std::vector<Tensor> AttentionOptions::tables() const {
 
 AttentionProblem attention_problem(const char* op, const AttentionCall& call) {
   const Tensor &q = call.q, &k = call.k, &v = call.v;
-  check(q.rank() == 4 && k.rank() == 4 && v.rank() == 4 && q.shape[0] == k.shape[0] && q.shape[0] == v.shape[0] &&
-            k.shape[1] == v.shape[1] && k.shape[1] > 0 && q.shape[1] % k.shape[1] == 0 && q.shape[3] == k.shape[3] &&
-            q.shape[3] > 0 && v.shape[3] > 0 && k.shape[2] == v.shape[2],
-        "{}: expected q (B, H, N, D), k (B, Hkv, M, D) and v (B, Hkv, M, Dv) with H a multiple of Hkv, D and Dv at "
-        "least 1, got q {}, k {} "
-        "and v {}",
-        op, q.shape, k.shape, v.shape);
+  check_inputs(op, q.shape, k.shape, v.shape);
   AttentionProblem p{q.shape[0], q.shape[1], k.shape[1], q.shape[2],
                      k.shape[2], q.shape[3], v.shape[3], Real(call.options.scale),
                      {},         call};

@@ -1,8 +1,11 @@
 #include "spec.h"
 
 #include <algorithm>
+#include <cctype>
+#include <charconv>
 #include <cmath>
 #include <cstdlib>
+#include <limits>
 
 #include "../../core/nearest.h"
 
@@ -25,6 +28,24 @@ std::string joined(const std::set<std::string>& words) {
   std::string all;
   for (const std::string& w : words) all += (all.empty() ? "" : ", ") + w;
   return all;
+}
+
+bool begins_with_digit(const std::string& text) { return !text.empty() && std::isdigit((unsigned char)text[0]); }
+
+// Whether a + between the two was meant as a sign: "window:+3", "scale:1e+3".
+bool is_sign(const std::string& before, const std::string& after) {
+  if (before.find(':') == std::string::npos || !begins_with_digit(after)) return false;
+  const char last = before.back();
+  if (last == ':' || last == ',' || last == '=') return true;
+  return (last == 'e' || last == 'E') && begins_with_digit(before.substr(before.size() - 2));
+}
+
+// The word with an argument that is allowed.
+std::string example_of(const std::string& name, const std::string& key, size_t place) {
+  for (const char* word : {"drop:0.1", "longformer:256,4", "gqa:kv=1"}) {
+    if (std::string(word).starts_with(name + ":")) return word;
+  }
+  return place == 0 ? name + ":8" : fmt::format("{}:{}=8", name, key);
 }
 
 }  // namespace
@@ -61,13 +82,28 @@ const SpecWord::Argument* SpecWord::find(const std::string& key, size_t place) c
   return nullptr;
 }
 
-double SpecWord::number(const std::string& key, size_t place) const {
+const SpecWord::Argument& SpecWord::required(const std::string& key, size_t place) const {
   const Argument* a = find(key, place);
-  if (!a) fail(fmt::format("{} is missing, as in \"{}:{}\"", key, name_, place == 0 ? "8" : key + "=8"));
+  if (!a) fail(fmt::format("{} is missing, as in \"{}\"", key, example_of(name_, key, place)));
+  return *a;
+}
+
+double SpecWord::parsed(const Argument& a, const std::string& key) const {
   char* end = nullptr;
-  double value = std::strtod(a->value.c_str(), &end);
-  if (a->value.empty() || *end != 0 || !std::isfinite(value))
-    fail(fmt::format("{} must be a number, got \"{}\"", key, a->value));
+  const double value = std::strtod(a.value.c_str(), &end);
+  const bool digits = a.value.find_first_of("0123456789") != std::string::npos;  // neither "inf" nor "nan"
+  if (!digits || *end != 0 || std::isnan(value)) fail(fmt::format("{} must be a number, got \"{}\"", key, a.value));
+  return value;
+}
+
+double SpecWord::number(const std::string& key, size_t place) const {
+  const Argument& a = required(key, place);
+  const double value = parsed(a, key);
+  using Limits = std::numeric_limits<Real>;
+  if (!std::isfinite(Real(value)))
+    fail(fmt::format("{} must be at most {} in size, got {}", key, Limits::max(), a.value));
+  if (value != 0 && std::fabs(Real(value)) < Limits::min())
+    fail(fmt::format("{} must be at least {} in size, got {}", key, Limits::min(), a.value));
   return value;
 }
 
@@ -75,21 +111,40 @@ double SpecWord::number(const std::string& key, size_t place, double otherwise) 
   return find(key, place) ? number(key, place) : otherwise;
 }
 
-int64_t SpecWord::integer(const std::string& key, size_t place, int64_t least) const {
-  double value = number(key, place);
-  if (value != std::floor(value) || std::fabs(value) > 1e15)
-    fail(fmt::format("{} must be a whole number, got {}", key, value));
-  if (value < double(least)) fail(fmt::format("{} must be at least {}, got {}", key, least, value));
+int64_t SpecWord::whole(const std::string& key, size_t place, int64_t least, int64_t most) const {
+  const Argument& a = required(key, place);
+  const double value = parsed(a, key);
+  if (value < double(least)) fail(fmt::format("{} must be at least {}, got {}", key, least, a.value));
+  if (value > double(most)) fail(fmt::format("{} must be at most {}, got {}", key, most, a.value));
+  if (value != std::floor(value)) fail(fmt::format("{} must be a whole number, got {}", key, a.value));
   return int64_t(value);
 }
 
-int64_t SpecWord::integer(const std::string& key, size_t place, int64_t least, int64_t otherwise) const {
-  return find(key, place) ? integer(key, place, least) : otherwise;
+int64_t SpecWord::integer(const std::string& key, size_t place, int64_t least) const {
+  return whole(key, place, least, kMost);
+}
+
+int64_t SpecWord::integer(const std::string& key, size_t place, int64_t least, int64_t otherwise, int64_t most) const {
+  return find(key, place) ? whole(key, place, least, most) : otherwise;
+}
+
+uint64_t SpecWord::seed(const std::string& key, size_t place) const {
+  const Argument& a = required(key, place);
+  const char* end = a.value.data() + a.value.size();
+  uint64_t digits = 0;
+  const auto [stop, error] = std::from_chars(a.value.data(), end, digits);
+  if (error == std::errc() && stop == end) return digits;  // exact, which a double is not from 2^53 on
+  const double value = parsed(a, key);                     // 1e6
+  if (!(value >= 0 && value < 0x1p64 && value == std::floor(value)))
+    fail(fmt::format("{} must be a whole number from 0 to {}, got {}", key, std::numeric_limits<uint64_t>::max(),
+                     a.value));
+  return uint64_t(value);
 }
 
 std::string SpecWord::choice(size_t place, const std::vector<std::string>& allowed,
                              const std::string& otherwise) const {
-  for (const std::string& word : allowed) known_.insert(word);
+  known_.insert(allowed.begin(), allowed.end());
+  flags_.insert(allowed.begin(), allowed.end());
   if (place >= arguments_.size() || !arguments_[place].key.empty()) return otherwise;
   const Argument& a = arguments_[place];
   used_.insert(&a);
@@ -104,6 +159,7 @@ std::string SpecWord::choice(size_t place, const std::vector<std::string>& allow
 
 bool SpecWord::flag(const std::string& flag_name) const {
   known_.insert(flag_name);
+  flags_.insert(flag_name);
   for (const Argument& a : arguments_) {
     if (!a.key.empty() || a.value != flag_name) continue;
     used_.insert(&a);
@@ -116,6 +172,14 @@ void SpecWord::done() const {
   for (const Argument& a : arguments_) {
     if (used_.contains(&a)) continue;
     std::string given = a.key.empty() ? a.value : a.key;
+    for (const Argument* other : used_) {
+      if (other->key == a.key && (a.key.empty() ? other->value == a.value && flags_.contains(given) : true))
+        fail(fmt::format("\"{}\" is given twice", given));
+    }
+    if (known_.contains(given)) {
+      if (!flags_.contains(given)) fail(fmt::format("\"{0}\" needs a value, {0}=…", given));
+      fail(fmt::format("\"{}\" {}", given, a.key.empty() ? "is one too many, one can be chosen" : "takes no value"));
+    }
     std::string near = nearest(given, std::vector<std::string>(known_.begin(), known_.end()));
     fail(fmt::format("unknown argument \"{}\"{}{}", given,
                      near.empty() ? "" : fmt::format(", did you mean \"{}\"?", near),
@@ -125,9 +189,13 @@ void SpecWord::done() const {
 
 std::vector<SpecWord> parse_spec(const std::string& spec) {
   std::vector<SpecWord> words;
-  for (const std::string& word : split(spec, '+')) {
-    check<UsageError>(!word.empty(), "attention \"{}\": a word is empty; words are joined by single + signs", spec);
-    words.emplace_back(word);
+  const std::vector<std::string> parts = split(spec, '+');
+  for (size_t i = 0; i < parts.size(); ++i) {
+    check<UsageError>(!parts[i].empty(), "attention \"{}\": a word is empty; words are joined by single + signs", spec);
+    check<UsageError>(i + 1 == parts.size() || !is_sign(parts[i], parts[i + 1]),
+                      "attention word \"{}+{}\": + joins words, so numbers are written without it", parts[i],
+                      parts[i + 1 < parts.size() ? i + 1 : i]);
+    words.emplace_back(parts[i]);
   }
   return words;
 }
@@ -201,8 +269,7 @@ bool apply_plain_word(const SpecWord& w, int64_t heads, AttentionOptions& o) {
     double p = w.number("p", 0);
     if (!(p >= 0 && p <= 1)) w.fail(fmt::format("a probability is in [0, 1], got {}", p));
     o.dropout = p;
-    if (w.has("seed", SpecWord::kNowhere))
-      o.dropout_state = WeightDropout{p, uint64_t(w.integer("seed", SpecWord::kNowhere, 0)), 0};
+    if (w.has("seed", SpecWord::kNowhere)) o.dropout_state = WeightDropout{p, w.seed("seed", SpecWord::kNowhere), 0};
   } else {
     return false;
   }
@@ -213,8 +280,9 @@ RotaryOptions rotary_options(const SpecWord& w) {
   constexpr size_t nowhere = SpecWord::kNowhere;
   RotaryOptions o;
   o.theta = w.number("theta", nowhere, o.theta);
-  if (o.theta <= 0) w.fail(fmt::format("theta must be above 0, got {}", o.theta));
+  if (o.theta <= 1) w.fail(fmt::format("theta must be above 1, got {}", o.theta));
   o.dims = w.integer("dims", nowhere, 0, 0);
+  if (o.dims % 2 != 0) w.fail(fmt::format("channels turn in pairs, so dims must be even, got {}", o.dims));
   if (w.flag("interleaved")) o.style = RotaryStyle::interleaved;
   o.xpos = w.name() == "xpos";
   const std::pair<const char*, RotaryScaling> scalings[] = {{"linear", RotaryScaling::linear},

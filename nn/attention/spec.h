@@ -18,10 +18,11 @@ class SpecWord {
   const std::string& name() const { return name_; }
   const std::string& text() const { return text_; }
 
-  double number(const std::string& key, size_t place) const;  ///< must be there
+  double number(const std::string& key, size_t place) const;  ///< must be there; as a Real neither ±∞ nor too small
   double number(const std::string& key, size_t place, double otherwise) const;
   int64_t integer(const std::string& key, size_t place, int64_t least) const;
-  int64_t integer(const std::string& key, size_t place, int64_t least, int64_t otherwise) const;
+  int64_t integer(const std::string& key, size_t place, int64_t least, int64_t otherwise, int64_t most = kMost) const;
+  uint64_t seed(const std::string& key, size_t place) const;  ///< must be there
   /// One of the allowed words by place; `otherwise` if there is none.
   std::string choice(size_t place, const std::vector<std::string>& allowed, const std::string& otherwise) const;
   bool flag(const std::string& name) const;
@@ -30,16 +31,21 @@ class SpecWord {
   [[noreturn]] void fail(const std::string& what) const;
 
   static constexpr size_t kNowhere = 99;  ///< a place for arguments that only have a name
+  static constexpr int64_t kMost = 1'000'000'000'000'000;
 
  private:
   struct Argument {
     std::string key, value;  // key empty: by place, or a flag
   };
   const Argument* find(const std::string& key, size_t place) const;
+  const Argument& required(const std::string& key, size_t place) const;
+  double parsed(const Argument& argument, const std::string& key) const;  // may be infinite
+  int64_t whole(const std::string& key, size_t place, int64_t least, int64_t most) const;
 
   std::string text_, name_;
   std::vector<Argument> arguments_;
   mutable std::set<std::string> known_;  // what was asked for, for the error's text
+  mutable std::set<std::string> flags_;  // those of them that have no value
   mutable std::set<const Argument*> used_;
 };
 
@@ -54,6 +60,9 @@ std::vector<SpecWord> parse_spec(const std::string& spec);
 bool apply_plain_word(const SpecWord& word, int64_t heads, AttentionOptions& options);
 /// Names of those words.
 std::vector<std::string> plain_words();
+
+/// The largest reach of t5, for which each distance has an entry in a table.
+inline constexpr int64_t kMostT5Reach = 1'000'000;
 
 /// rope and xpos: their arguments.
 RotaryOptions rotary_options(const SpecWord& word);

@@ -195,7 +195,7 @@ const std::vector<Word>& words() {
        "a learned number for each bucket of distances; q k is scaled, T5 itself has scale:1", Kind::position,
        [](const SpecWord& w, Build& b) {
          b.parts.push_back(t5_part(b.part_sizes(), w.integer("buckets", SpecWord::kNowhere, 2, 32),
-                                   w.integer("max", SpecWord::kNowhere, 2, 128)));
+                                   w.integer("max", SpecWord::kNowhere, 2, 128, kMostT5Reach)));
        }},
       {"distance", "distance", "a learned number for each distance", Kind::position,
        [](const SpecWord&, Build& b) { b.parts.push_back(distance_part(b.part_sizes())); }},
@@ -224,7 +224,7 @@ const std::vector<Word>& words() {
          o.global = w.integer("global", SpecWord::kNowhere, 0, o.global);
          o.random = w.integer("random", SpecWord::kNowhere, 0, o.random);
          o.block = w.integer("block", SpecWord::kNowhere, 1, o.block);
-         o.seed = uint64_t(w.integer("seed", SpecWord::kNowhere, 0, 0));
+         if (w.has("seed", SpecWord::kNowhere)) o.seed = w.seed("seed", SpecWord::kNowhere);
          o.layer = uint64_t(b.sizes.layer);
          Mask mask = bigbird(b.sizes.context, o);
          b.parts.push_back(plain_part(w.name(), [mask](AttentionOptions& call) { call.mask = call.mask & mask; }));

@@ -559,7 +559,8 @@ TEST(Attention, SaysWhatDoesNotFit) {
   Score indices = score_modifier([](auto s, At at, auto t) { return s + t(at.head, 0); }, ones({2}));
   expect({.score = indices}, "number of indices");
   EXPECT_THROW(attention(x.q, slice(x.k, 2, 0, 3), x.v), Error);
-  EXPECT_NE(error_of([&] { attention(x.q, x.k, slice(x.v, 3, 0, 0)); }).find("Dv at least 1"), std::string::npos);
+  EXPECT_NE(error_of([&] { attention(x.q, x.k, slice(x.v, 3, 0, 0)); }).find("Dv must be at least 1"),
+            std::string::npos);
   EXPECT_THROW(attention(x.q, slice(x.k, 3, 0, 3), x.v), Error);
   EXPECT_THROW(attention(slice(x.q, 1, 0, 1), x.k, x.v), Error);
   EXPECT_THROW(attention(select(x.q, 0, 0), x.k, x.v), Error);

@@ -1,6 +1,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <limits>
 #include <numeric>
 
 #include "../../core/random.h"
@@ -16,6 +17,7 @@ struct File {
   std::map<std::string, Tensor> reals;
   std::map<std::string, std::vector<int64_t>> integers;  // as one row; see shapes
   std::map<std::string, std::vector<int64_t>> shapes;
+  std::map<std::string, Dtype> dtypes;  // of one number each, of any kind
 
   void write(const std::string& path) const {
     std::vector<TensorView> views;
@@ -25,6 +27,9 @@ struct File {
       view.shape = shapes.at(name);
       views.push_back(view);
     }
+    static constexpr std::byte kBytes[8] = {};
+    for (const auto& [name, dtype] : dtypes)
+      views.push_back({name, dtype, {1}, std::span(kBytes).first(size_t(bits_of(dtype)) / 8)});
     write_safetensors(path, views);
   }
 };
@@ -109,6 +114,7 @@ TEST(AttentionProgram, EveryWordAgreesWithItsDenseTwin) {
       {"gated-delta", add(square, {{"alpha", uniform({B, H, N}, Real(0.5), 1)}, {"beta", uniform({B, H, N})}})},
       {"rope:theta=100,interleaved", f},
       {"drop:0.3,seed=7", f},
+      {"drop:0.3,seed=18446744073709551615", f},
       {"causal+rope+window:9,0+softcap:5+sink+drop:0.1,seed=3", add(f, {{"sink", normal({H})}})},
   };
   for (const auto& [spec, file] : cases) {
@@ -161,6 +167,156 @@ TEST(AttentionProgram, PrefixAndScaleMeanTheSameInAnyOrder) {
     expect_same(folder, "document+prefix:12", spec);
   expect_same(folder, "scale:0.3+shaw", "shaw+scale:0.3");
   expect_same(folder, "scale:0.3+shaw", "shaw", false);
+}
+
+// Where b of the sigmoid, xl's term and shaw's stand among the score words.
+TEST(AttentionProgram, TermsAreAddedWhereTheGrammarSays) {
+  TemporaryFolder folder;
+  File f = inputs(false);
+  f.reals["b"] = normal({H});
+  f.reals["bias"] = reshape(f.reals["b"], {H, 1, 1});
+  f.reals["rk"] = normal({7, D});
+  f.reals["rv"] = zeros({7, Dv});
+  f.reals["u"] = normal({H, D});
+  f.reals["w"] = normal({H, D});
+  f.reals["r"] = normal({H, N + M - 1, D});
+  f.write(folder / "in.safetensors");
+  expect_same(folder, "sigmoid+softcap:0.5", "softcap:0.5+sigmoid", false);
+  expect_same(folder, "xl+softcap:0.5", "softcap:0.5+xl");
+  expect_same(folder, "xl+softcap:0.5", "xl", false);
+  expect_same(folder, "shaw+softcap:0.5", "softcap:0.5+shaw", false);
+  f.reals["b"] = zeros({H});
+  f.write(folder / "zero.safetensors");
+  // softcap:C+sigmoid is σ(cap(s) + b), the other σ(cap(s + b))
+  for (const auto& [spec, same] : {std::pair("sigmoid+softcap:0.5", "bias+softcap:0.5+sigmoid"),
+                                   std::pair("softcap:0.5+sigmoid", "softcap:0.5+bias+sigmoid")}) {
+    ASSERT_EQ(rapt(folder, fmt::format("attention --spec {} --in in.safetensors --out a", spec)).code, 0);
+    ASSERT_EQ(rapt(folder, fmt::format("attention --spec {} --in zero.safetensors --out b", same)).code, 0);
+    Tensor a = Safetensors::open(folder / "a").tensor("out"), b = Safetensors::open(folder / "b").tensor("out");
+    EXPECT_LE(relative_difference(a, b), 1e-6) << spec;
+  }
+}
+
+// Whole numbers of any size: what no word reads is not looked at, and documents are told apart by all 64 bits.
+TEST(AttentionProgram, WholeNumbersOfAnySize) {
+  TemporaryFolder folder;
+  File f = inputs(false);
+  f.shapes["document"] = f.shapes["pad"] = {B, M};
+  for (int64_t i = 0; i < B * M; ++i) {
+    f.integers["document"].push_back(i % M / 8);
+    f.integers["pad"].push_back(i % 3 == 0);
+  }
+  f.write(folder / "in.safetensors");
+  ASSERT_EQ(rapt(folder, "attention --spec document+padding --in in.safetensors --out small").code, 0);
+  f.integers["extra"] = {int64_t{1} << 40, std::numeric_limits<int64_t>::min()};
+  f.shapes["extra"] = {2};
+  f.dtypes = {{"eighth", Dtype::kF8_E4M3}, {"complex", Dtype::kC64}};
+  for (int64_t& id : f.integers["document"]) id = id * (int64_t{1} << 32) - (int64_t{1} << 62);
+  for (int64_t& pad : f.integers["pad"]) pad *= int64_t{1} << 32;
+  f.write(folder / "in.safetensors");
+  Result r = rapt(folder, "attention --spec document+padding --in in.safetensors --out large");
+  ASSERT_EQ(r.code, 0) << r.err;
+  EXPECT_EQ(Safetensors::open(folder / "small").tensor("out").to_vector(),
+            Safetensors::open(folder / "large").tensor("out").to_vector());
+}
+
+// What whole matrices alone carry.
+TEST(AttentionProgram, ExplainsAndBenchesWholeMatrices) {
+  TemporaryFolder folder;
+  File f = inputs(false);
+  f.reals["rk"] = normal({7, D});
+  f.reals["rv"] = normal({7, Dv});
+  f.write(folder / "in.safetensors");
+  for (const char* spec : {"topk:2+shaw", "inverted+shaw"}) {
+    const std::string command = fmt::format("attention --in in.safetensors --spec {} ", spec);
+    for (const char* what : {"--explain", "--bench", "--out o"}) {
+      Result r = rapt(folder, command + what);
+      EXPECT_EQ(r.code, 2) << r.err;
+      expect_contains(r.err, "give --dense");
+    }
+    Result plan = rapt(folder, command + "--dense --explain --out o");
+    EXPECT_EQ(plan.code, 0) << plan.err;
+    expect_contains(plan.out, "with whole matrices\n");
+    expect_contains(plan.out, "(2, 4, 20, 23)");
+    EXPECT_TRUE(std::filesystem::exists(folder.path / "o"));
+    std::filesystem::remove(folder.path / "o");
+    Result bench = rapt(folder, command + "--dense --bench");
+    EXPECT_EQ(bench.code, 0) << bench.err;
+    expect_contains(bench.out, "dense: forward");
+    expect_contains(bench.out, "no tiled form to compare with");
+  }
+  Result plan = rapt(folder, "attention --in in.safetensors --spec causal --dense --explain");
+  expect_contains(plan.out, "mask causal");
+  expect_contains(plan.out, "with whole matrices");
+  EXPECT_EQ(plan.out.find("tiles"), std::string::npos) << plan.out;
+  Result both = rapt(folder, "attention --in in.safetensors --spec causal --dense --bench");
+  expect_contains(both.out, "tiled takes");
+}
+
+// Decays of 0 forget everything; only their gradient is none.
+TEST(AttentionProgram, DecaysOfZeroRunWithoutGradient) {
+  TemporaryFolder folder;
+  File f = inputs(false);
+  for (const char* name : {"k", "v"}) f.reals[name] = normal({B, G, N, name[0] == 'k' ? D : Dv});
+  f.reals["gamma"] = zeros({H});
+  f.reals["alpha"] = zeros({H});
+  f.reals["beta"] = ones({H});
+  f.write(folder / "in.safetensors");
+  for (const auto& [spec, tensor] : {std::pair("retention", "gamma"), std::pair("gated-delta", "alpha")}) {
+    const std::string command = fmt::format("attention --in in.safetensors --out o --spec {}", spec);
+    Result r = rapt(folder, command);
+    EXPECT_EQ(r.code, 0) << r.err;
+    for (Real x : Safetensors::open(folder / "o").tensor("out").to_vector()) ASSERT_TRUE(std::isfinite(x));
+    Result refused = rapt(folder, command + " --backward");
+    EXPECT_EQ(refused.code, 3);
+    expect_contains(refused.err, fmt::format("in.safetensors: attention word \"{}\": {} has a 0", spec, tensor));
+    expect_contains(refused.err, "logarithm");
+  }
+}
+
+// Contradictions are found before tensors are looked for, and so are wrong arguments.
+TEST(AttentionProgram, ContradictionsComeBeforeTensors) {
+  auto error_of = [](const std::string& spec) -> std::string {
+    SpecTensors tensors;
+    tensors.reals = {{"q", zeros({B, H, N, D})}, {"k", zeros({B, G, M, D})}, {"v", zeros({B, G, M, Dv})}};
+    try {
+      spec_call(spec, tensors);
+    } catch (const UsageError& error) {
+      return error.what();
+    } catch (const std::exception& error) {
+      ADD_FAILURE() << spec << ": " << error.what();
+    }
+    return "";
+  };
+  const char* normalizers[] = {"plus-one", "relu:2",         "entmax", "topk:3",  "hard",    "inverted",     "signed",
+                               "sink",     "stick-breaking", "cope",   "sigmoid", "talking", "epanechnikov", "boxcar"};
+  for (const char* a : normalizers) {
+    for (const char* b : normalizers) {
+      const std::string error = error_of(fmt::format("{}+{}", a, b));
+      EXPECT_NE(error.find(a == b ? "there twice" : "one normaliser"), std::string::npos) << error;
+    }
+  }
+  for (const char* recurrence : {"linear", "retention", "delta", "gated-delta"}) {
+    for (const char* other : {"mask", "document", "sink", "bias", "xl", "plus-one"})
+      expect_contains(error_of(fmt::format("{}+{}", other, recurrence)), "a recurrence without scores");
+  }
+  for (const char* kernel : {"rbf", "laplace", "epanechnikov", "boxcar"}) {
+    expect_contains(error_of(fmt::format("{}+scale:2", kernel)), "no scale");
+    expect_contains(error_of(fmt::format("scale:2+{}", kernel)), "no scale");
+    for (const char* score : {"softcap", "temperature", "bias", "alibi", "t5", "distance", "forget", "shaw", "xl"})
+      expect_contains(error_of(fmt::format("{}+{}", score, kernel)), "no score word before");
+    for (const char* other : {"shaw", "xl", "rope"})
+      expect_contains(error_of(fmt::format("{}+{}", kernel, other)), "not be a function of");
+  }
+  expect_contains(error_of("rbf+laplace"), "not be a function of");
+  for (const char* spec : {"xl+shaw", "shaw+xl"}) expect_contains(error_of(spec), "doesn't go with \"shaw\"");
+  for (const char* spec : {"xl+rope", "rope:dims=4+xl"}) expect_contains(error_of(spec), "doesn't go with \"rope\"");
+  expect_contains(error_of("alibi+softcap:-3"), "above 0");
+  expect_contains(error_of("alibi+causl"), "did you mean \"causal\"");
+  expect_contains(error_of("alibi:8"), "it takes none");
+  expect_contains(error_of("t5:bukets=8"), "did you mean \"buckets\"");
+  expect_contains(error_of("t5:max=1e12"), "max must be at most 1000000, got 1e12");
+  expect_contains(error_of("delta:l3"), "did you mean \"l2\"");
 }
 
 // A list of blocks is the mask that it spells.
@@ -232,6 +388,43 @@ TEST(AttentionProgram, SaysWhatIsWrong) {
   kernel.reals["gamma"] = kernel.reals["b"] = full({H}, -1);
   kernel.write(folder / "kernel.safetensors");
   make_file(folder / "broken.safetensors", "no");
+  File few = inputs(false);  // fewer keys than queries
+  few.reals["q"] = normal({B, H, 8, D});
+  few.reals["k"] = normal({B, G, 6, D});
+  few.reals["v"] = normal({B, G, 6, Dv});
+  few.shapes["blocks"] = {2, 2};
+  few.integers["blocks"] = {1, 1, 1, 1};
+  few.write(folder / "few.safetensors");
+  File kinds = inputs(false);
+  kinds.reals["document"] = kinds.reals["pad"] = zeros({B, M});
+  kinds.reals["blocks"] = zeros({4, 4});
+  kinds.reals["c"] = from_values({H}, std::vector<Real>{3, 0, 2, 1});
+  kinds.reals["table"] = zeros({H, 7});
+  kinds.reals["e"] = zeros({1, D});
+  kinds.reals.erase("dout");
+  kinds.dtypes = {{"bias", Dtype::kF8_E4M3}, {"t", Dtype::kU64}};
+  kinds.write(folder / "kinds.safetensors");
+  auto shapes = [&](const char* name, const Shape& q, const Shape& k, const Shape& v) {
+    File f;
+    f.reals = {{"q", zeros(q)}, {"k", zeros(k)}, {"v", zeros(v)}};
+    f.write(folder / name);
+  };
+  shapes("b", {2, 4, 5, 8}, {3, 2, 5, 8}, {3, 2, 5, 6});
+  shapes("bv", {2, 4, 5, 8}, {2, 2, 5, 8}, {3, 2, 5, 6});
+  shapes("hkv", {2, 4, 5, 8}, {2, 2, 5, 8}, {2, 4, 5, 6});
+  shapes("m", {2, 4, 5, 8}, {2, 2, 6, 8}, {2, 2, 7, 6});
+  shapes("d", {2, 4, 5, 8}, {2, 2, 5, 7}, {2, 2, 5, 6});
+  shapes("d0", {2, 4, 5, 0}, {2, 2, 5, 0}, {2, 2, 5, 6});
+  shapes("dv0", {2, 4, 5, 8}, {2, 2, 5, 8}, {2, 2, 5, 0});
+  shapes("h0", {2, 0, 5, 8}, {2, 2, 5, 8}, {2, 2, 5, 6});
+  shapes("n", {2, 4, 5, 8}, {2, 2, 6, 8}, {2, 2, 6, 6});
+  shapes("q3", {4, 5, 8}, {2, 2, 5, 8}, {2, 2, 5, 6});
+  shapes("k3", {2, 4, 5, 8}, {2, 5, 8}, {2, 2, 5, 6});
+  shapes("v3", {2, 4, 5, 8}, {2, 2, 5, 8}, {2, 5, 6});
+  shapes("odd", {2, 4, 5, 7}, {2, 2, 5, 7}, {2, 2, 5, 6});
+  File no_q = inputs(false);
+  no_q.reals.erase("q");
+  no_q.write(folder / "no-q");
   struct {
     const char *arguments, *expected;
     int code;
@@ -265,6 +458,61 @@ TEST(AttentionProgram, SaysWhatIsWrong) {
       {"--spec entmax --backward --in in.safetensors --out o", "no log-sum-exp", 3},
       {"--spec relu:2 --backward --in in.safetensors --out o", "no log-sum-exp", 3},
       {"--spec sigmoid --backward --in kernel.safetensors --out o", "no log-sum-exp", 3},
+      {"--spec softcap:1e300 --in in.safetensors --out o", "word \"softcap:1e300\": cap must be at most", 2},
+      {"--spec softcap:1e-300 --in in.safetensors --out o", "word \"softcap:1e-300\": cap must be at least", 2},
+      {"--spec scale:1e300 --in in.safetensors --out o", "factor must be at most", 2},
+      {"--spec scale:-1e400 --in in.safetensors --out o", "factor must be at most", 2},
+      {"--spec scale:inf --in in.safetensors --out o", "factor must be a number, got \"inf\"", 2},
+      {"--spec softcap --in kinds.safetensors --out o", "word \"softcap\": expected c above 0 and finite, got 0", 3},
+      {"--spec drop:0.1,seed=18446744073709551616 --in in.safetensors --out o", "from 0 to 18446744073709551615", 2},
+      {"--spec drop:0.1,seed=-1 --in in.safetensors --out o", "from 0 to 18446744073709551615, got -1", 2},
+      {"--spec drop:0.1,seed=1.5 --in in.safetensors --out o", "from 0 to 18446744073709551615, got 1.5", 2},
+      {"--spec drop --in in.safetensors --out o", "as in \"drop:0.1\"", 2},
+      {"--spec longformer:2 --in in.safetensors --out o", "as in \"longformer:256,4\"", 2},
+      {"--spec window:1e300 --in in.safetensors --out o", "left must be at most 1000000000000000, got 1e300", 2},
+      {"--spec window:2.5 --in in.safetensors --out o", "a whole number, got 2.5", 2},
+      {"--spec window:+3 --in in.safetensors --out o", "word \"window:+3\"", 2},
+      {"--spec scale:1e+3 --in in.safetensors --out o", "word \"scale:1e+3\"", 2},
+      {"--spec blocks:3 --in few.safetensors --out o", "more queries than keys: N = 8, M = 6", 3},
+      {"--spec padding --in kinds.safetensors --out o",
+       "kinds.safetensors: attention word \"padding\": pad must be I64, I32, U8 or BOOL, but is F", 3},
+      {"--spec document --in kinds.safetensors --out o", "document must be I64, I32, U8 or BOOL, but is F", 3},
+      {"--spec blocks:6 --in kinds.safetensors --out o", "blocks must be I64, I32, U8 or BOOL, but is F", 3},
+      {"--spec bias --in kinds.safetensors --out o",
+       "kinds.safetensors: attention word \"bias\": bias must be F32, F64, F16, BF16, I64, I32, U8 or BOOL, but is "
+       "F8_E4M3",
+       3},
+      {"--spec temperature --in kinds.safetensors --out o", "U8 or BOOL, but is U64", 3},
+      {"--spec t5:max=4 --in wrong.safetensors --out o", "word \"t5:max=4\": max must be above 4", 2},
+      {"--spec t5:bidirectional --in kinds.safetensors --out o", "word \"t5:bidirectional\": t5_bias: the table", 3},
+      {"--spec cope --in kinds.safetensors --out o", "word \"cope\": expected at least 2 positions", 3},
+      {"--spec rope:theta=0 --in in.safetensors --out o", "word \"rope:theta=0\": theta must be above 1", 2},
+      {"--spec rope:theta=0.5 --in in.safetensors --out o", "theta must be above 1, got 0.5", 2},
+      {"--spec rope:theta=1 --in in.safetensors --out o", "theta must be above 1, got 1", 2},
+      {"--spec rope:dims=3 --in in.safetensors --out o", "word \"rope:dims=3\": channels turn in pairs", 2},
+      {"--spec rope:dims=10 --in in.safetensors --out o", "word \"rope:dims=10\": 10 channels can't turn", 3},
+      {"--spec rope --in odd --out o", "word \"rope\": channels turn in pairs", 3},
+      {"--spec rope:interleaved,interleaved --in in.safetensors --out o", "\"interleaved\" is given twice", 2},
+      {"--spec rope:theta=9,theta=8 --in in.safetensors --out o", "\"theta\" is given twice", 2},
+      {"--spec rope:interleaved=1 --in in.safetensors --out o", "\"interleaved\" takes no value", 2},
+      {"--spec rope:linear --in in.safetensors --out o", "\"linear\" needs a value", 2},
+      {"--spec causal:top-left,bottom-right --in in.safetensors --out o", "one can be chosen", 2},
+      {"--spec mha --backward --in kinds.safetensors --out o",
+       "kinds.safetensors: --backward needs a tensor \"dout\" (B, H, N, Dv), which is missing", 3},
+      {"--in no-q --out o", "no-q: attention needs a tensor \"q\" (B, H, N, D), which is missing", 3},
+      {"--in b --out o", "q and k must have the same B, got q (2, 4, 5, 8) and k (3, 2, 5, 8)", 3},
+      {"--in bv --out o", "k and v must have the same B, got k (2, 2, 5, 8) and v (3, 2, 5, 6)", 3},
+      {"--in hkv --out o", "k and v must have the same Hkv, got k (2, 2, 5, 8) and v (2, 4, 5, 6)", 3},
+      {"--in m --out o", "k and v must have the same M, got k (2, 2, 6, 8) and v (2, 2, 7, 6)", 3},
+      {"--in d --out o", "q and k must have the same D, got q (2, 4, 5, 8) and k (2, 2, 5, 7)", 3},
+      {"--in q3 --out o", "q must be (B, H, N, D), but is (4, 5, 8)", 3},
+      {"--in k3 --out o", "k must be (B, Hkv, M, D), but is (2, 5, 8)", 3},
+      {"--in v3 --out o", "v must be (B, Hkv, M, Dv), but is (2, 5, 6)", 3},
+      {"--in h0 --out o", "H must be a multiple of Hkv, both at least 1", 3},
+      {"--spec linear --in h0 --out o", "H must be a multiple of Hkv, both at least 1", 3},
+      {"--spec linear --in d0 --out o", "D must be at least 1", 3},
+      {"--spec linear --in dv0 --out o", "Dv must be at least 1", 3},
+      {"--spec linear --in n --out o", "word \"linear\": a recurrence has as many queries as keys", 3},
       {"--spec causal --out o", "--in is missing", 2},
       {"--spec causal --in in.safetensors", "nothing to do", 2},
       {"--spec alibi --in in.safetensors --out o", "slope", 3},
