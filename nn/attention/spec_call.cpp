@@ -157,6 +157,8 @@ struct CallWord {
 };
 
 void kernel_word(const SpecWord& w, Builder b) {
+  const bool normalize = !w.flag("sum");
+  w.done();
   const Tensor h = b.real(w, "h", "(H)");
   SpecCall& c = b.call;
   for (Real x : h.to_vector()) check<DataError>(!(x <= 0), "{}: expected h above 0, got {}", quoted(w), x);
@@ -165,7 +167,7 @@ void kernel_word(const SpecWord& w, Builder b) {
                                  : w.name() == "laplace" ? SmoothingKernel::laplace
                                  : w.name() == "boxcar"  ? SmoothingKernel::boxcar
                                                          : SmoothingKernel::epanechnikov;
-  const AttentionOptions o = kernel_options(kernel, c.q, c.k, h);
+  const AttentionOptions o = kernel_options(kernel, c.q, c.k, h, normalize);
   c.options.scale = o.scale;
   b.modify(o.score);
   if (o.normalizer.weight) b.normalize(w, o.normalizer);
@@ -258,7 +260,7 @@ const std::vector<CallWord>& call_words() {
       {"distance", "distance [table (H, N+M-1)]", "s + table at key - query + N - 1",
        [](const SpecWord& w, Builder b) { b.modify(relative_bias(b.real(w, "table", "(H, N+M-1)"))); }},
       {"forget", "forget [f (B, H, M)]", "s + the sum of the log gates f after the key, up to the query",
-       [](const SpecWord& w, Builder b) { b.modify(forget_gate(cumsum(b.real(w, "f", "(B, H, M)"), -1))); }},
+       [](const SpecWord& w, Builder b) { b.modify(forget_gates(b.real(w, "f", "(B, H, M)"))); }},
       {"shaw", "shaw [rk (2C+1, D), rv (2C+1, Dv)]", "keys and values with a vector for each clipped distance",
        shaw_word},
       {"xl", "xl [u (H, D), w (H, D), r (H, N+M-1, D)]", "Transformer-XL: (q + u) k + (q + w) r at key - query + N - 1",
@@ -276,10 +278,10 @@ const std::vector<CallWord>& call_words() {
          b.modify(bias(b.per_head(w, "b", "(H) or (B, H, N, M)")));
          b.normalize(w, sigmoid_weights());
        }},
-      {"rbf", "rbf [h (H)]", "exp(-|q - k|^2 / 2h^2), normalised", kernel_word},
-      {"laplace", "laplace [h (H)]", "exp(-|q - k| / h), normalised", kernel_word},
-      {"epanechnikov", "epanechnikov [h (H)]", "max(0, 1 - |q - k|^2 / h^2), normalised", kernel_word},
-      {"boxcar", "boxcar [h (H)]", "1 where |q - k| < h, normalised", kernel_word},
+      {"rbf", "rbf [h (H)]", "exp(-|q - k|^2 / 2h^2), divided by its sum; rbf:sum without", kernel_word},
+      {"laplace", "laplace [h (H)]", "exp(-|q - k| / h), likewise", kernel_word},
+      {"epanechnikov", "epanechnikov [h (H)]", "max(0, 1 - |q - k|^2 / h^2), likewise", kernel_word},
+      {"boxcar", "boxcar [h (H)]", "1 where |q - k| < h, likewise", kernel_word},
       {"talking", "talking [pre (H, H), post (H, H)]", "scores and weights mixed over the heads",
        [](const SpecWord& w, Builder b) {
          const Tensor before = b.real(w, "pre", "(H, H)");
@@ -357,7 +359,7 @@ void check_words(const std::string& spec, const std::vector<SpecWord>& words) {
     const std::string& name = w.name();
     if (std::ranges::find(known, name) == known.end()) unknown_word(name, known);
     if (!seen.insert(name).second && !score_words().contains(name)) w.fail("it is there twice");
-    if (normalizer_words().contains(name)) {
+    if (normalizer_words().contains(name) || (kernel_words().contains(name) && w.flag("sum"))) {
       if (!normalizer.empty())
         w.fail(fmt::format("weights are already normalised by \"{}\"; one normaliser can be chosen", normalizer));
       normalizer = name;

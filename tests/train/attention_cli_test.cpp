@@ -104,7 +104,9 @@ TEST(AttentionProgram, EveryWordAgreesWithItsDenseTwin) {
       {"inverted", f},
       {"signed", f},
       {"rbf", add(f, {{"h", per_head(1, 2)}})},
+      {"rbf:sum", add(without, {{"h", per_head(1, 2)}})},
       {"laplace", add(f, {{"h", per_head(1, 2)}})},
+      {"epanechnikov:sum", add(without, {{"h", per_head(4, 6)}})},
       {"epanechnikov", add(f, {{"h", per_head(4, 6)}})},
       {"boxcar", add(f, {{"h", per_head(4, 6)}})},
       {"talking", add(f, {{"pre", normal({H, H})}, {"post", normal({H, H})}})},
@@ -309,6 +311,7 @@ TEST(AttentionProgram, ContradictionsComeBeforeTensors) {
       expect_contains(error_of(fmt::format("{}+{}", kernel, other)), "not be a function of");
   }
   expect_contains(error_of("rbf+laplace"), "not be a function of");
+  expect_contains(error_of("rbf:sum+sink"), "one normaliser");
   for (const char* spec : {"xl+shaw", "shaw+xl"}) expect_contains(error_of(spec), "doesn't go with \"shaw\"");
   for (const char* spec : {"xl+rope", "rope:dims=4+xl"}) expect_contains(error_of(spec), "doesn't go with \"rope\"");
   expect_contains(error_of("alibi+softcap:-3"), "above 0");
