@@ -19,8 +19,8 @@ AttentionOptions kernel_options(SmoothingKernel kernel, const Tensor& q, const T
                                 bool normalize = true);
 
 /// Σ_j K(x_query − x_key[j]) y[j] / Σ_j K: the regression itself, for points (N, d) and (M, d), or numbers (N) and (M);
-/// y (M, c) or (M) → (N, c) or (N). `bandwidth` is one number above 0, and may be learned. Without `normalize` it is not
-/// divided: with y = 1 a density, but for a factor.
+/// y (M, c) or (M) → (N, c) or (N). `bandwidth` is one number above 0, and may be learned. Without `normalize` it is
+/// not divided: with y = 1 a density, but for a factor.
 Tensor kernel_smooth(const Tensor& x_query, const Tensor& x_key, const Tensor& y, const Tensor& bandwidth,
                      SmoothingKernel kernel = SmoothingKernel::gaussian, bool normalize = true);
 

@@ -71,8 +71,8 @@ struct RetentiveAttention : RecurrentAttention {
 
 /// Linear attention with a decay σ(decay(x / √C))^(1/16) for each head and position (GLA, Yang 2024, with one number a
 /// head instead of one a channel), RMS norm of each head and a gate. It begins with the decays of retention, so that
-/// some heads remember long from the start. Parameters: those of RecurrentAttention, gate.weight (C, C), decay.weight (H,
-/// C), decay.bias (H), norm.weight (D).
+/// some heads remember long from the start. Parameters: those of RecurrentAttention, gate.weight (C, C), decay.weight
+/// (H, C), decay.bias (H), norm.weight (D).
 struct GatedLinearAttention : RecurrentAttention {
   Linear gate, decay;
   RMSNorm norm;

@@ -452,7 +452,7 @@ std::vector<std::string> example_specs(int64_t context) {
   auto part = [&](int64_t of) { return std::max<int64_t>(1, context / of); };
   auto usage_of = [&](const std::string& name, const char* usage) {
     if (name == "moba") return fmt::format("moba:block={},count=4", part(16));
-    if (name == "nsa") return fmt::format("nsa:block={},count={},window={}", part(32), part(16), part(8));
+    if (name == "nsa") return fmt::format("nsa:block={},count={},window={}", part(32), part(8), part(4));
     if (name == "bigbird") return fmt::format("bigbird:window=3,global=1,random=2,block={}", part(16));
     if (name == "window") return fmt::format("window:{}", part(2));
     if (name == "chunked") return fmt::format("chunked:{}", std::max<int64_t>(1, 3 * context / 4));

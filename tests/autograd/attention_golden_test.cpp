@@ -119,8 +119,7 @@ const std::map<std::string, Options>& spellings() {
        }},
       {"temperature", [](I x) { return AttentionOptions{.score = temperature(x["factor"])}; }},
       {"distance table", [](I x) { return AttentionOptions{.score = relative_bias(x["table"])}; }},
-      {"forget",
-       [](I x) { return AttentionOptions{.mask = causal(), .score = forget_gates(x["log_gates"])}; }},
+      {"forget", [](I x) { return AttentionOptions{.mask = causal(), .score = forget_gates(x["log_gates"])}; }},
       {"contextual positions",
        [](I x) {
          return AttentionOptions{.mask = causal(),
