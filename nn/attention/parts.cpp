@@ -118,8 +118,7 @@ struct Forget final : AttentionPart {
   }
   std::string name() const override { return "forget"; }
   void add_options(AttentionState& s) const override {
-    // x / √C: what a gate learns early must not make it forget what is learned late (see GatedLinearAttention)
-    Tensor log_gates = -softplus(-gate(s.x * (1 / std::sqrt(double(s.x.shape[2])))));  // (B, N, H)
+    Tensor log_gates = -softplus(-gate(for_decays(s.x)));  // (B, N, H)
     s.options.score = s.options.score | forget_gates(transpose(log_gates, 1, 2));
   }
   bool has_cache() const override { return false; }  // gates of earlier positions come from x

@@ -29,10 +29,6 @@ RecurrentOptions unturned(const RecurrentOptions& o) {
   return o;
 }
 
-// What decays are computed from. With x itself, an optimizer whose step is the same for every weight moves a sum over C
-// of them √C times as far: then decays soon forget all, and long memory, which is learned late, never is.
-Tensor for_decays(const Tensor& x) { return x * (1 / std::sqrt(double(x.shape[2]))); }
-
 double retention_log_decay(int64_t head) { return std::log1p(-std::exp2(-5.0 - double(head))); }
 
 // Rows of length 1: x / √(Σ x² + 1e−6)
