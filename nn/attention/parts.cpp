@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "heads.h"
+
 namespace rapt::inline RAPT_ABI {
 
 namespace {
