@@ -162,7 +162,6 @@ void kernel_word(const SpecWord& w, Builder b) {
   const Tensor h = b.real(w, "h", "(H)");
   SpecCall& c = b.call;
   for (Real x : h.to_vector()) check<DataError>(!(x <= 0), "{}: expected h above 0, got {}", quoted(w), x);
-  b.call.kernel = w.name();
   const SmoothingKernel kernel = w.name() == "rbf"       ? SmoothingKernel::gaussian
                                  : w.name() == "laplace" ? SmoothingKernel::laplace
                                  : w.name() == "boxcar"  ? SmoothingKernel::boxcar

@@ -25,7 +25,6 @@ struct SpecTensors {
 struct SpecCall {
   Tensor q, k, v;
   AttentionOptions options;
-  std::string kernel;      ///< rbf, laplace, epanechnikov or boxcar; else empty
   std::string recurrence;  ///< linear, retention, delta or gated-delta; else empty
   Tensor decay, beta;      ///< log decay and write strength of a recurrence
   bool normalize = false;  ///< of linear
