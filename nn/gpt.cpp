@@ -1,6 +1,9 @@
 #include "gpt.h"
 
+#include <algorithm>
 #include <cmath>
+
+#include "attention/spec.h"
 
 namespace rapt::inline RAPT_ABI {
 
@@ -58,6 +61,10 @@ void check_model(const GptConfig& c) {
   check<UsageError>(
       c.position == "auto" || c.position == "learned" || c.position == "sinusoidal" || c.position == "none",
       "position: there is no \"{}\"; known are auto, learned, sinusoidal, none", c.position);
+  const size_t turns = specs_in_turn(c.attention).size();
+  check<UsageError>(int64_t(turns) <= c.layers,
+                    "attention \"{}\": {} layers can't take turns in {} specifications; there is at most one for each",
+                    c.attention, c.layers, turns);
   check_attention(c.attention, attention_sizes(c, 0));
 }
 
@@ -129,12 +136,15 @@ Tensor Gpt::loss(const Tokens& tokens, const Tokens& targets, CrossEntropyOption
 }
 
 std::vector<KeyValueCache> Gpt::make_cache() const {
+  const bool positions = position_embedding || sinusoids_;
+  auto rolls = [&](const TransformerBlock& b) { return !positions && b.attention->horizon() < config.context; };
+  const bool endless = std::ranges::all_of(blocks, rolls);
   std::vector<KeyValueCache> caches;
   for (const TransformerBlock& block : blocks) {
-    const int64_t horizon = block.attention->horizon();
-    const bool rolls = !position_embedding && !sinusoids_ && horizon < config.context;
-    if (!rolls) return {blocks.size(), KeyValueCache(config.context)};
-    caches.push_back(KeyValueCache::rolling(horizon));
+    caches.emplace_back(config.context);
+    if (!rolls(block)) continue;
+    KeyValueCache rolling = KeyValueCache::rolling(block.attention->horizon());
+    if (endless || rolling.capacity < config.context) caches.back() = std::move(rolling);
   }
   return caches;
 }
@@ -143,7 +153,7 @@ Tensor Gpt::next(const Tokens& tokens, std::vector<KeyValueCache>& cache) const 
   EvalMode eval;
   check(cache.size() == blocks.size(), "gpt: {} caches for {} layers", cache.size(), blocks.size());
   return run([&] {
-    Tensor x = embed(tokens, cache.front().length, cache.front().room());
+    Tensor x = embed(tokens, cache.front().length, room(cache));
     for (size_t i = 0; i < blocks.size(); ++i) x = blocks[i].step(x, cache[i]);
     return linear(norm(select(x, 1, -1)), token_embedding.weight);
   });

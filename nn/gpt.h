@@ -53,8 +53,8 @@ struct Gpt : Module {
   /// Mean cross entropy of predicting `targets` (B, T), in nats.
   Tensor loss(const Tokens& tokens, const Tokens& targets, CrossEntropyOptions options = {}) const;
 
-  /// One cache for each layer: with room for `context` positions, or rolling, without an end, where the model has no
-  /// position embedding and every layer a horizon below the context (AttentionLayer::horizon).
+  /// One cache for each layer: with room for `context` positions, or rolling where the model has no position embedding
+  /// and the layer a horizon below the context (AttentionLayer::horizon). Without an end if all of them roll.
   std::vector<KeyValueCache> make_cache() const;
   /// tokens (B, n) that follow those in the cache → logits (B, V) of the token after the last. No gradient.
   Tensor next(const Tokens& tokens, std::vector<KeyValueCache>& cache) const;

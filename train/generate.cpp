@@ -52,7 +52,7 @@ void generate(const Gpt& model, std::span<const int32_t> prompt, const SamplingO
   int64_t cached = 0;  // how many of `seen` the cache ends with
   for (int64_t i = 0; i < options.tokens; ++i) {
     int64_t fresh = int64_t(seen.size()) - cached;
-    if (cache.empty() || cache.front().room() < fresh) {
+    if (cache.empty() || room(cache) < fresh) {
       cache = model.make_cache();
       // begin with all that fits, and later with most of it: a model that forgets loses its thread, and running over
       // the whole text again for an eighth of the context costs little beside what comes after it

@@ -14,6 +14,12 @@ KeyValueCache KeyValueCache::rolling(int64_t horizon) {
   return cache;
 }
 
+int64_t room(const std::vector<KeyValueCache>& caches) {
+  int64_t least = Band::kFar;
+  for (const KeyValueCache& cache : caches) least = std::min(least, cache.room());
+  return least;
+}
+
 KeyValueCache::Filled KeyValueCache::add(const Tensor& new_keys, const Tensor& new_values) {
   NoGrad no_grad;
   const int64_t count = new_keys.shape[2];

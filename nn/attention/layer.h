@@ -24,6 +24,9 @@ struct KeyValueCache {
   Filled add(const Tensor& new_keys, const Tensor& new_values);
 };
 
+/// Positions for which the caches of all layers have room.
+int64_t room(const std::vector<KeyValueCache>& caches);
+
 /// Self-attention as a model holds it, whatever the variant: x (B, N, C) → (B, N, C).
 struct AttentionLayer : Module {
   virtual ~AttentionLayer() = default;

@@ -224,14 +224,29 @@ struct Sink final : AttentionPart {
   void add_options(AttentionState& s) const override { s.options.normalizer = softmax_with_sink(sink); }
 };
 
+// A bias with which each of `context` keys begins with the part 1 / context, so that no distance is out of reach.
+Tensor equal_shares(const PartSizes& z) {
+  return full({z.heads, 1, 1}, Real(-std::log(double(std::max<int64_t>(1, z.context)))));
+}
+
 struct SigmoidWeights final : AttentionPart {
   Tensor offset;
-  explicit SigmoidWeights(const PartSizes& z)
-      : offset(param("bias", full({z.heads, 1, 1}, Real(-std::log(double(std::max<int64_t>(1, z.context))))))) {}
+  explicit SigmoidWeights(const PartSizes& z) : offset(param("bias", equal_shares(z))) {}
   std::string name() const override { return "sigmoid"; }
   void add_options(AttentionState& s) const override {
     s.options.score = s.options.score | bias(offset);
     s.options.normalizer = sigmoid_weights();
+  }
+};
+
+struct StickBreaking final : AttentionPart {
+  Tensor offset;
+  explicit StickBreaking(const PartSizes& z) : offset(param("bias", equal_shares(z))) {}
+  std::string name() const override { return "stick-breaking"; }
+  void add_options(AttentionState& s) const override {
+    s.options.score = s.options.score | bias(offset);
+    s.options.normalizer = stick_breaking();
+    s.options.mask = s.options.mask & strictly_causal();
   }
 };
 
@@ -289,6 +304,7 @@ PartPointer memory_part(const PartSizes& z, int64_t count) { return std::make_un
 PartPointer temperature_part(const PartSizes& z) { return std::make_unique<Temperature>(z); }
 PartPointer sink_part(const PartSizes& z) { return std::make_unique<Sink>(z); }
 PartPointer sigmoid_part(const PartSizes& z) { return std::make_unique<SigmoidWeights>(z); }
+PartPointer stick_breaking_part(const PartSizes& z) { return std::make_unique<StickBreaking>(z); }
 PartPointer talking_part(const PartSizes& z) { return std::make_unique<Talking>(z); }
 PartPointer gate_part(const PartSizes& z) { return std::make_unique<Gate>(z); }
 PartPointer plain_part(const std::string& name, std::function<void(AttentionOptions&)> apply) {

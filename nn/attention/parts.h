@@ -73,7 +73,10 @@ PartPointer memory_part(const PartSizes& sizes, int64_t count);
 PartPointer temperature_part(const PartSizes& sizes);  ///< factor (H), from 1
 PartPointer sink_part(const PartSizes& sizes);         ///< sink (H), from 0
 PartPointer sigmoid_part(const PartSizes& sizes);      ///< bias (H), from −ln context (Ramapuram 2024)
-PartPointer talking_part(const PartSizes& sizes);      ///< before, after (H, H), from the identity
+/// bias (H), from −ln context: at a bias of 0 each key would begin with half of what is left, and nothing that is more
+/// than a few positions away could be learned (Tan 2024, without the bias).
+PartPointer stick_breaking_part(const PartSizes& sizes);
+PartPointer talking_part(const PartSizes& sizes);  ///< before, after (H, H), from the identity
 
 // Results
 /// y ⊙ σ(gate(x)), gate.weight (H·D, C) (Qwen 3 Next).

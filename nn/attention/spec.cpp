@@ -187,6 +187,17 @@ void SpecWord::done() const {
   }
 }
 
+std::vector<std::string> specs_in_turn(const std::string& spec) {
+  std::vector<std::string> specs = split(spec, '/');
+  for (const std::string& one : specs) {
+    check<UsageError>(!one.empty() || specs.size() == 1,
+                      "attention \"{}\": the words of a layer are missing; layers that take turns are joined by single "
+                      "slashes, as in mha+rope+window:256/mha+rope",
+                      spec);
+  }
+  return specs;
+}
+
 std::vector<SpecWord> parse_spec(const std::string& spec) {
   std::vector<SpecWord> words;
   const std::vector<std::string> parts = split(spec, '+');

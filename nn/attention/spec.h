@@ -49,7 +49,10 @@ class SpecWord {
   mutable std::set<const Argument*> used_;
 };
 
-/// Throws UsageError for an empty specification or word.
+/// The specifications that layers take turns in; one if there is no slash. Throws UsageError for an empty one.
+std::vector<std::string> specs_in_turn(const std::string& spec);
+
+/// The words of one specification. Throws UsageError for an empty one or an empty word.
 std::vector<SpecWord> parse_spec(const std::string& spec);
 
 /// The nearest known word in an error: "unknown word "gpa", did you mean "gqa"?"

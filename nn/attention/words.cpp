@@ -247,6 +247,8 @@ const std::vector<Word>& words() {
        [](const SpecWord&, Build& b) { b.parts.push_back(sink_part(b.part_sizes())); }},
       {"sigmoid", "sigmoid", "weights sigmoid(s + b)", Kind::normalizer,
        [](const SpecWord&, Build& b) { b.parts.push_back(sigmoid_part(b.part_sizes())); }},
+      {"stick-breaking", "stick-breaking", "each key takes its part sigmoid(s + b) of what the nearer ones left",
+       Kind::normalizer, [](const SpecWord&, Build& b) { b.parts.push_back(stick_breaking_part(b.part_sizes())); }},
       {"talking", "talking", "scores and weights mixed over the heads", Kind::normalizer,
        [](const SpecWord&, Build& b) { b.parts.push_back(talking_part(b.part_sizes())); }},
   };
@@ -272,7 +274,6 @@ constexpr PlainWord kPlainWords[] = {
     {"topk:8", "softmax of the 8 largest scores", true},
     {"entmax:1.5", "sparse weights", true},
     {"signed", "sign(s) softmax(|s|)", true},
-    {"stick-breaking", "each key takes its part of what is left", true},
 };
 
 // Words of which the layer would lose one, or not be what either says.
@@ -291,6 +292,7 @@ const std::vector<Clash>& clashes() {
       {{"xl", "shaw"},
        {"topk", "entmax", "stick-breaking", "cope", "talking"},
        "that needs whole rows, which have no relative terms"},
+      {{"xl"}, {"rope", "xpos", "shaw"}, "each says where a key stands, and would change what the other adds"},
       {{"rope"}, {"xpos"}, "both turn queries and keys"},
   };
   return all;
@@ -339,6 +341,7 @@ std::vector<std::string> known_words() {
 }  // namespace
 
 LayerPointer make_attention(const std::string& spec, const AttentionLayerSizes& sizes) {
+  const std::vector<std::string> turns = specs_in_turn(spec);
   Build build{sizes};
   GroupedQueryOptions& o = build.options;
   o.bias = sizes.bias;
@@ -348,7 +351,7 @@ LayerPointer make_attention(const std::string& spec, const AttentionLayerSizes& 
 
   std::string family;
   std::set<std::string> seen;
-  std::vector<SpecWord> given = parse_spec(spec);
+  std::vector<SpecWord> given = parse_spec(turns[size_t(sizes.layer) % turns.size()]);
   const std::string first = given.front().name();
   // Parts are as wide as a head. Masks and the scale are of q·k itself; memory is read whatever the masks say, and
   // what is written for each key is written for it too.
@@ -399,32 +402,35 @@ LayerPointer make_attention(const std::string& spec, const AttentionLayerSizes& 
 }
 
 void check_attention(const std::string& spec, const AttentionLayerSizes& sizes) {
-  const std::unique_ptr<AttentionLayer> layer = make_attention(spec, sizes);
-  EvalMode eval;
-  NoGrad no_grad;
   const int64_t count = std::min<int64_t>(3, sizes.context);
-  try {
-    (*layer)(reshape(arange(count * sizes.dim) / double(count * sizes.dim) - 0.5, {1, count, sizes.dim}));
-  } catch (const Error& error) {
-    throw UsageError(fmt::format("attention \"{}\": {}", spec, error.what()));
+  for (const std::string& one : specs_in_turn(spec)) {
+    const std::unique_ptr<AttentionLayer> layer = make_attention(one, sizes);
+    EvalMode eval;
+    NoGrad no_grad;
+    try {
+      (*layer)(reshape(arange(count * sizes.dim) / double(count * sizes.dim) - 0.5, {1, count, sizes.dim}));
+    } catch (const Error& error) {
+      throw UsageError(fmt::format("attention \"{}\": {}", one, error.what()));
+    }
   }
 }
 
 bool has_positions(const std::string& spec) {
-  for (const SpecWord& w : parse_spec(spec)) {
-    for (const Word& known : words()) {
-      if (known.name == w.name() &&
-          (known.kind == Kind::position || w.name() == "retention" || w.name() == "mla" || w.name() == "deberta"))
-        return true;
-    }
-  }
-  return false;
+  auto positional = [](const SpecWord& w) {
+    return std::ranges::any_of(words(), [&](const Word& known) {
+      return known.name == w.name() &&
+             (known.kind == Kind::position || w.name() == "retention" || w.name() == "mla" || w.name() == "deberta");
+    });
+  };
+  return std::ranges::any_of(specs_in_turn(spec),
+                             [&](const std::string& one) { return std::ranges::any_of(parse_spec(one), positional); });
 }
 
 std::string describe_attention_words() {
   std::string all =
       "Attention is spelled in words joined by +: a family first, then whatever changes it, in the order in which it\n"
-      "applies. All attention in a model is causal.\n";
+      "applies. All attention in a model is causal. Layers take turns in what / joins: mha+rope+window:256/mha+rope\n"
+      "has a window in every second layer, beginning with the first.\n";
   auto section = [&](const char* title, Kind kind) {
     all += fmt::format("\n{}\n", title);
     for (const Word& w : words()) {
@@ -433,7 +439,7 @@ std::string describe_attention_words() {
   };
   section("families:", Kind::family);
   section("families that stand alone (the last ones have no scores, and are linear in the sequence):", Kind::layer);
-  section("positions (without one, the model learns a position embedding):", Kind::position);
+  section("positions (without one in any layer, the model learns a position embedding):", Kind::position);
   section("parts:", Kind::part);
   for (const PlainWord& w : kPlainWords) {
     if (!w.normalizer) all += fmt::format("  {:<36} {}\n", w.usage, w.help);
@@ -453,7 +459,7 @@ std::vector<std::string> example_specs(int64_t context) {
   auto usage_of = [&](const std::string& name, const char* usage) {
     if (name == "moba") return fmt::format("moba:block={},count=4", part(16));
     if (name == "nsa") return fmt::format("nsa:block={},count={},window={}", part(32), part(8), part(4));
-    if (name == "bigbird") return fmt::format("bigbird:window=3,global=1,random=2,block={}", part(16));
+    if (name == "bigbird") return fmt::format("bigbird:window=5,global=1,random=3,block={}", part(16));
     if (name == "window") return fmt::format("window:{}", part(2));
     if (name == "chunked") return fmt::format("chunked:{}", std::max<int64_t>(1, 3 * context / 4));
     if (name == "longformer") return fmt::format("longformer:{},{}", part(2), part(32));
@@ -475,8 +481,12 @@ std::vector<std::string> example_specs(int64_t context) {
       form = "mha+rope+qk-norm";
     all.push_back(fmt::format(fmt::runtime(form), usage, name));
   }
-  for (const PlainWord& w : kPlainWords)
-    all.push_back(fmt::format("mha+rope+qk-norm+{}", usage_of(word_of(w.usage), w.usage)));
+  for (const PlainWord& w : kPlainWords) {
+    const std::string name = word_of(w.usage);
+    all.push_back(fmt::format("mha+rope+qk-norm+{}", usage_of(name, w.usage)));
+    // Nothing of an earlier chunk is ever read unless other layers read everything.
+    if (name == "chunked") all.back() += "/mha+rope+qk-norm";
+  }
   // Other forms of these words; kernel:boxcar is none, because its queries and keys have no gradient.
   for (const char* spec : {"kernel:laplace+rope+qk-norm", "kernel:epanechnikov+rope+qk-norm", "differential+rope",
                            "mha+alibi", "mha+rope:yarn=2,original=64"})

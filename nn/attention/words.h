@@ -1,7 +1,8 @@
 #pragma once
 #include "layer.h"
 
-/// Attention layers from a specification such as "gqa:kv=2+rope:theta=10000+window:256+sink+softcap:30".
+/// Attention layers from a specification such as "gqa:kv=2+rope:theta=10000+window:256+sink+softcap:30". Layers take
+/// turns in several, joined by a slash: "mha+rope+window:256/mha+rope" has windows in the layers 0, 2, 4 …
 namespace rapt::inline RAPT_ABI {
 
 /// What every layer of a model shares.
@@ -14,14 +15,15 @@ struct AttentionLayerSizes {
   double qkv_deviation = 0, proj_deviation = 0;
 };
 
-/// One causal layer. Throws UsageError for unknown and contradictory words.
+/// One causal layer, by the specification whose turn it is at `sizes.layer`. Throws UsageError for unknown and
+/// contradictory words.
 std::unique_ptr<AttentionLayer> make_attention(const std::string& spec, const AttentionLayerSizes& sizes);
 
-/// Makes such a layer and tries it on a few positions, so that words that don't go together are found before training.
-/// Throws UsageError.
+/// Makes a layer of each specification and tries it on a few positions, so that words that don't go together are found
+/// before training. Throws UsageError.
 void check_attention(const std::string& spec, const AttentionLayerSizes& sizes);
 
-/// Whether the words say where a token stands, so that the model needs no position embedding.
+/// Whether words of any layer say where a token stands, so that the model needs no position embedding.
 bool has_positions(const std::string& spec);
 
 /// Every word with its arguments and meaning, for people.

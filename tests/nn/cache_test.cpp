@@ -120,6 +120,22 @@ TEST(RollingCache, TakesAModelBeyondItsContext) {
   }
 }
 
+TEST(RollingCache, OnlyInTheLayersWithAWindow) {
+  manual_seed(6);
+  Gpt gpt(windowed_config("mha+rope+window:2/mha+rope", "auto"));
+  const Tokens x({1, 8}, {3, 1, 4, 1, 5, 9, 2, 6});
+  EvalMode eval;
+  const Tensor whole = gpt(x);
+  auto cache = gpt.make_cache();
+  for (int64_t n = 0; n < 8; ++n) {
+    EXPECT_EQ(room(cache), 8 - n);
+    expect_near(gpt.next(Tokens({1, 1}, {x.ids[size_t(n)]}), cache), select(whole, 1, n));
+  }
+  EXPECT_EQ(cache[0].keys.shape[2], 5);
+  EXPECT_EQ(cache[1].keys.shape[2], 8);
+  EXPECT_THROW(gpt.next(Tokens({1, 1}, {1}), cache), Error);
+}
+
 TEST(RollingCache, NotWithPlacesInTheSequence) {
   auto rolls = [](const std::string& attention, const std::string& position) {
     manual_seed(5);

@@ -10,6 +10,7 @@
 #include "../../nn/attention/spec.h"
 #include "../../nn/gpt.h"
 #include "../../optim/adamw.h"
+#include "../expect.h"
 
 namespace rapt {
 namespace {
@@ -153,13 +154,46 @@ TEST(AttentionWords, RefuseWhatWouldBeLost) {
     for (const char* rows : {"topk:3", "entmax", "stick-breaking", "cope", "talking"})
       refused(fmt::format("mha+{}+{}", relative, rows), "whole rows");
   }
+  for (const char* other : {"rope", "xpos", "shaw"}) {
+    refused(fmt::format("mha+xl+{}", other), "where a key stands");
+    refused(fmt::format("mha+{}+xl", other), "where a key stands");
+  }
+}
+
+// Each layer has the words of its turn, whole and by steps.
+TEST(AttentionWords, LayersTakeTurns) {
+  GptConfig c = tiny("mha+window:2+rope/gqa:kv=2+rope");
+  c.layers = 3;
+  manual_seed(10);
+  Gpt gpt(c);
+  EXPECT_FALSE(gpt.position_embedding.has_value());
+  std::vector<int64_t> horizons, rows;
+  for (const TransformerBlock& block : gpt.blocks) {
+    horizons.push_back(block.attention->horizon());
+    rows.push_back(block.attention->parameters().front().tensor.shape[0]);
+  }
+  EXPECT_EQ(horizons[0], 2);
+  EXPECT_GT(horizons[1], 12);
+  EXPECT_EQ(horizons[2], 2);
+  EXPECT_EQ(rows, (std::vector<int64_t>{96, 64, 96}));  // of qkv: 4 + 4 + 4 heads of 8, and 4 + 2 + 2
+
+  EXPECT_FALSE(Gpt(tiny("mha/mha+rope")).position_embedding.has_value());
+  EXPECT_TRUE(Gpt(tiny("mha/mha+qk-norm")).position_embedding.has_value());
+  auto refused = [](const std::string& spec, const std::string& part) {
+    expect_contains(rapt::error_of([&] { Gpt{tiny(spec)}; }), part);
+  };
+  refused("mha/mha+rope/gqa:kv=2", "2 layers can't take turns in 3 specifications");
+  refused("mha/", "the words of a layer are missing");
+  refused("/mha", "the words of a layer are missing");
+  refused("mha//mha", "the words of a layer are missing");
+  refused("mha/mha+windw:3", "did you mean \"window\"?");
 }
 
 // Any two words either are refused before training, or a model of them takes a step, and generates what it trains.
 TEST(AttentionWords, EveryPairIsRefusedOrTrains) {
   std::vector<std::string> families, others;
   for (const std::string& spec : example_specs(12)) {
-    std::vector<SpecWord> given = parse_spec(spec);
+    std::vector<SpecWord> given = parse_spec(specs_in_turn(spec).front());
     std::string head = given.front().text();
     if (std::ranges::find(families, head) == families.end()) families.push_back(head);
     for (size_t i = 1; i < given.size(); ++i) {
@@ -266,7 +300,10 @@ TEST(AttentionWords, MemoryIsReadBehindAnyMask) {
       }
     }
     AttentionOptions options{.mask = keep_where(keep)};
-    if (std::string(word) == "stick-breaking") options.normalizer = stick_breaking();
+    if (std::string(word) == "stick-breaking") {
+      options.normalizer = stick_breaking();
+      options.score = bias(full({4, 1, 1}, Real(-std::log(double(N)))));
+    }
     Tensor y = attention_dense(part(0), cat(std::vector<Tensor>{keys, part(1)}, 2),
                                cat(std::vector<Tensor>{values, part(2)}, 2), options);
     Tensor expected = attend.proj(reshape(transpose(y, 1, 2), {1, N, 32}));
@@ -278,7 +315,7 @@ TEST(AttentionWords, MemoryIsReadBehindAnyMask) {
 // The examples are to learn with their masks, so these must leave something out at the context of the tests.
 TEST(AttentionWords, ExamplesMaskSomething) {
   for (const std::string& spec : example_specs(12)) {
-    for (const SpecWord& w : parse_spec(spec)) {
+    for (const SpecWord& w : parse_spec(specs_in_turn(spec).front())) {
       if (w.name() != "window" && w.name() != "chunked" && w.name() != "longformer" && w.name() != "bigbird" &&
           w.name() != "dilated")
         continue;
