@@ -18,16 +18,17 @@ struct Storage {
   Storage& operator=(const Storage&) = delete;
 };
 
-/// What tensors hold and held, in bytes; and how often memory was asked of the system since the program began.
+/// What tensors hold and held, in bytes; and how many blocks were made since the program began because no free list had
+/// one.
 struct MemoryStats {
-  int64_t system_allocations = 0;
+  int64_t new_blocks = 0;
   int64_t in_use = 0;
   int64_t peak = 0;    ///< largest in_use since the last reset_peak_memory
   int64_t cached = 0;  ///< on the free lists
 };
 MemoryStats memory_stats();
 void reset_peak_memory();
-/// Gives the free lists back to the system.
+/// Gives the free lists back to the system: large blocks, and the regions in which no small block is in use.
 void release_cached_memory();
 
 }  // namespace rapt::inline RAPT_ABI

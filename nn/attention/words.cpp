@@ -483,9 +483,9 @@ std::vector<std::string> example_specs(int64_t context) {
   }
   for (const PlainWord& w : kPlainWords) {
     const std::string name = word_of(w.usage);
-    all.push_back(fmt::format("mha+rope+qk-norm+{}", usage_of(name, w.usage)));
     // Nothing of an earlier chunk is ever read unless other layers read everything.
-    if (name == "chunked") all.back() += "/mha+rope+qk-norm";
+    const char* before = name == "chunked" ? "mha+rope+qk-norm/" : "";
+    all.push_back(fmt::format("{}mha+rope+qk-norm+{}", before, usage_of(name, w.usage)));
   }
   // Other forms of these words; kernel:boxcar is none, because its queries and keys have no gradient.
   for (const char* spec : {"kernel:laplace+rope+qk-norm", "kernel:epanechnikov+rope+qk-norm", "differential+rope",

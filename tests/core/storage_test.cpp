@@ -36,12 +36,12 @@ TEST(Storage, IsReused) {
     Storage storage(12345);
     first = storage.data;
   }
-  int64_t before = memory_stats().system_allocations;
+  int64_t before = memory_stats().new_blocks;
   for (int i = 0; i < 10; ++i) {
     Storage storage(12345 + i);  // the same size class
     EXPECT_EQ(storage.data, first);
   }
-  EXPECT_EQ(memory_stats().system_allocations, before);
+  EXPECT_EQ(memory_stats().new_blocks, before);
 }
 
 // What a training step does: the second one asks nothing of the system.
@@ -51,36 +51,57 @@ TEST(Storage, TheNextStepReusesTheMemoryOfTheLast) {
     for (int64_t i = 1; i < 20; ++i) kept.push_back(full({i, 77}, Real(i)));
   };
   step();
-  int64_t before = memory_stats().system_allocations;
+  int64_t before = memory_stats().new_blocks;
   step();
-  EXPECT_EQ(memory_stats().system_allocations, before);
+  EXPECT_EQ(memory_stats().new_blocks, before);
 }
 
 TEST(Storage, Counters) {
+  constexpr int64_t kSmaller = 3 << 20, kLarger = 6 << 20;  // blocks on pages of their own
   release_cached_memory();
   MemoryStats start = memory_stats();
-  EXPECT_EQ(start.cached, 0);
   reset_peak_memory();
   EXPECT_EQ(memory_stats().peak, start.in_use);
-  auto a = std::make_unique<Storage>(1024);
-  auto b = std::make_unique<Storage>(2048);
+  auto a = std::make_unique<Storage>(kSmaller);
+  auto b = std::make_unique<Storage>(kLarger);
   MemoryStats both = memory_stats();
-  EXPECT_EQ(both.in_use - start.in_use, 3072 * kBytes);
-  EXPECT_EQ(both.system_allocations - start.system_allocations, 2);
+  EXPECT_EQ(both.in_use - start.in_use, (kSmaller + kLarger) * kBytes);
+  EXPECT_EQ(both.new_blocks - start.new_blocks, 2);
   a.reset();
   MemoryStats one = memory_stats();
-  EXPECT_EQ(one.in_use - start.in_use, 2048 * kBytes);
-  EXPECT_EQ(one.cached, 1024 * kBytes);
-  EXPECT_EQ(one.peak - start.in_use, 3072 * kBytes);
+  EXPECT_EQ(one.in_use - start.in_use, kLarger * kBytes);
+  EXPECT_EQ(one.cached - start.cached, kSmaller * kBytes);
+  EXPECT_EQ(one.peak - start.in_use, (kSmaller + kLarger) * kBytes);
   reset_peak_memory();
-  EXPECT_EQ(memory_stats().peak - start.in_use, 2048 * kBytes);
-  a = std::make_unique<Storage>(1024);
-  EXPECT_EQ(memory_stats().cached, 0);
-  EXPECT_EQ(memory_stats().system_allocations, both.system_allocations);
+  EXPECT_EQ(memory_stats().peak - start.in_use, kLarger * kBytes);
+  a = std::make_unique<Storage>(kSmaller);
+  EXPECT_EQ(memory_stats().cached, start.cached);
+  EXPECT_EQ(memory_stats().new_blocks, both.new_blocks);
   a.reset();
   release_cached_memory();
-  EXPECT_EQ(memory_stats().cached, 0);
+  EXPECT_EQ(memory_stats().cached, start.cached);
   EXPECT_EQ(b->data[0] = 1, 1);  // what is in use stays
+}
+
+// Small blocks go back to the system with the last one of their region.
+TEST(Storage, ReleasesRegionsWithoutBlocksInUse) {
+  release_cached_memory();
+  const int64_t before = memory_stats().cached;
+  std::vector<std::unique_ptr<Storage>> blocks;
+  for (int i = 0; i < 1000; ++i) {
+    blocks.push_back(std::make_unique<Storage>(15 * 1024));
+    blocks.back()->data[0] = Real(i);
+  }
+  for (int i = 0; i < 1000; ++i) {
+    if (i != 500) blocks[size_t(i)].reset();
+  }
+  const int64_t all = memory_stats().cached - before;
+  release_cached_memory();
+  EXPECT_LT(memory_stats().cached - before, all);  // what shares a region with block 500 or with other tensors is left
+  EXPECT_EQ(blocks[500]->data[0], 500);
+  blocks.clear();
+  release_cached_memory();
+  EXPECT_LT(memory_stats().cached - before, 300 * 15 * 1024 * kBytes);
 }
 
 TEST(Storage, RefusesSizesOutOfRange) {

@@ -193,7 +193,7 @@ TEST(AttentionWords, LayersTakeTurns) {
 TEST(AttentionWords, EveryPairIsRefusedOrTrains) {
   std::vector<std::string> families, others;
   for (const std::string& spec : example_specs(12)) {
-    std::vector<SpecWord> given = parse_spec(specs_in_turn(spec).front());
+    std::vector<SpecWord> given = parse_spec(specs_in_turn(spec).back());
     std::string head = given.front().text();
     if (std::ranges::find(families, head) == families.end()) families.push_back(head);
     for (size_t i = 1; i < given.size(); ++i) {
@@ -315,7 +315,7 @@ TEST(AttentionWords, MemoryIsReadBehindAnyMask) {
 // The examples are to learn with their masks, so these must leave something out at the context of the tests.
 TEST(AttentionWords, ExamplesMaskSomething) {
   for (const std::string& spec : example_specs(12)) {
-    for (const SpecWord& w : parse_spec(specs_in_turn(spec).front())) {
+    for (const SpecWord& w : parse_spec(specs_in_turn(spec).back())) {
       if (w.name() != "window" && w.name() != "chunked" && w.name() != "longformer" && w.name() != "bigbird" &&
           w.name() != "dilated")
         continue;

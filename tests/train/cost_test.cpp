@@ -42,7 +42,7 @@ struct Training {
     optimizer.step();
     optimizer.zero_gradients();
     return {gemm_stats().calls - gemm.calls, gemm_stats().multiplications - gemm.multiplications,
-            memory_stats().system_allocations - memory.system_allocations, memory_stats().peak - memory.in_use};
+            memory_stats().new_blocks - memory.new_blocks, memory_stats().peak - memory.in_use};
   }
 };
 

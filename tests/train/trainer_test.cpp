@@ -80,9 +80,9 @@ TEST(Trainer, NoStepAfterTheFirstAsksTheSystemForMemory) {
     Setting setting;
     Trainer trainer = setting.trainer(8, 2);
     trainer.step();
-    const int64_t before = memory_stats().system_allocations;
+    const int64_t before = memory_stats().new_blocks;
     for (int i = 0; i < 5; ++i) trainer.step();
-    EXPECT_EQ(memory_stats().system_allocations, before) << count << " threads";
+    EXPECT_EQ(memory_stats().new_blocks, before) << count << " threads";
   }
   set_threads(restored);
 }
