@@ -15,8 +15,10 @@ import math
 import os
 import platform
 import re
+import signal
 import subprocess
 import sys
+import tempfile
 import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -155,33 +157,54 @@ RECIPE = ("--layers 4 --heads 4 --dim 128 --context 64 --batch 12 --steps 2000 -
           "--warmup 100 --schedule cosine --beta2 0.99 --weight-decay 0.1 --clip 1 --eval-every 0 --sample-every 0")
 
 
-def timed(command):
-    """Its output, seconds and peak memory in MB."""
-    began = time.perf_counter()
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    output = process.stdout.read()
-    _, status, usage = os.wait4(process.pid, 0)
-    if status != 0:
-        raise SystemExit(f"compare: failed: {' '.join(command)}")
-    return output, time.perf_counter() - began, usage.ru_maxrss * 1024e-6
+def in_turns(commands, turn=2.0):
+    """Whole programs, of which one at a time runs for two seconds while the others are stopped, until all have ended. Of
+    each its output, the seconds that it ran, and its peak memory in MB."""
+    processes, results = [], [None] * len(commands)
+    for command in commands:
+        output = tempfile.TemporaryFile("w+")
+        process = subprocess.Popen(command, stdout=output)
+        process.send_signal(signal.SIGSTOP)
+        processes.append([process, output, 0.0])
+    while None in results:
+        for i, (process, output, before) in enumerate(processes):
+            if results[i]:
+                continue
+            began, ended = time.perf_counter(), 0
+            process.send_signal(signal.SIGCONT)
+            while not ended and time.perf_counter() - began < turn:
+                time.sleep(0.005)
+                ended, status, usage = os.wait4(process.pid, os.WNOHANG)
+            seconds = processes[i][2] = before + time.perf_counter() - began
+            if not ended:
+                process.send_signal(signal.SIGSTOP)
+                continue
+            process.returncode = status
+            if status != 0:
+                raise SystemExit(f"compare: failed: {' '.join(commands[i])}")
+            output.seek(0)
+            results[i] = output.read(), seconds, usage.ru_maxrss * 1024e-6
+    return results
 
 
 def recipe(arguments, results):
-    """nanoGPT's recipe, by turns in rapt, in rapt as `rapt train` would have it, and in the peer, for some seeds."""
+    """nanoGPT's recipe from start to end, in rapt, in rapt as `rapt train` would have it, and in the peer."""
     folder = os.path.join(os.path.dirname(os.path.abspath(arguments.rapt_work)), "recipe")
     kinds = {"rapt": "--attention mha --position learned", "rapt, its own attention and positions": ""}
     runs = {}
     for seed in range(1, arguments.seeds + 1):
-        for name, attention in kinds.items():
-            subprocess.run(["rm", "-rf", folder], check=True)
-            _, seconds, peak = timed([arguments.rapt, "train", arguments.text, *RECIPE.split(), *attention.split(),
-                                      "--seed", str(seed), "--out", folder])
-            loss = json.loads(timed([arguments.rapt, "eval", folder, "--json"])[0])["loss"]
-            runs.setdefault(name, []).append((seconds, peak, loss))
+        subprocess.run(["rm", "-rf", folder], check=True)
+        commands = {name: [arguments.rapt, "train", arguments.text, *RECIPE.split(), *attention.split(), "--seed",
+                           str(seed), "--out", os.path.join(folder, str(i))]
+                    for i, (name, attention) in enumerate(kinds.items())}
         if arguments.peers:
-            script = os.path.join(HERE, "peers", "torch_recipe.py")
-            output, seconds, peak = timed([arguments.peers, script, arguments.text, "2000", str(seed)])
-            runs.setdefault("PyTorch", []).append((seconds, peak, json.loads(output)["loss"]))
+            commands["PyTorch"] = [arguments.peers, os.path.join(HERE, "peers", "torch_recipe.py"), arguments.text, "2000",
+                                   str(seed)]
+        for i, (name, (output, seconds, peak)) in enumerate(zip(commands, in_turns(list(commands.values())))):
+            if name in kinds:
+                output = subprocess.run([arguments.rapt, "eval", os.path.join(folder, str(i)), "--json"], check=True,
+                                        capture_output=True, text=True).stdout
+            runs.setdefault(name, []).append((seconds, peak, json.loads(output)["loss"]))
         print(f"recipe, seed {seed}: " + "; ".join(f"{name} {r[-1]}" for name, r in runs.items()), flush=True)
     results["recipe"] = runs
     rows = [[name, f"{min(r)[0]:.1f} s", f"{max(p for _, p, _ in r):.0f} MB",
@@ -191,8 +214,8 @@ def recipe(arguments, results):
         mine, peer = runs["rapt"], runs["PyTorch"]
         rows.append(["ratio of the first to PyTorch", f"**{min(mine)[0] / min(peer)[0]:.2f}**",
                      f"{max(p for _, p, _ in mine) / max(p for _, p, _ in peer):.2f}", "", ""])
-    return table(["nanoGPT's recipe for a CPU, start to end", "least time", "peak memory", "mean validation loss",
-                  f"of {arguments.seeds} seeds"], rows)
+    return table(["nanoGPT's recipe for a CPU, start to end, by turns", "least time", "peak memory",
+                  "mean validation loss", "of seeds 1, 2 …"], rows)
 
 
 def main():
