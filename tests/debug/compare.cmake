@@ -8,8 +8,8 @@ get_filename_component(folder ${PROGRAM} DIRECTORY)
 if(USE STREQUAL lldb)
   file(GLOB modules /usr/lib/llvm-*/lib/python3*/*-packages)  # Debian's lldb looks elsewhere
   string(REPLACE ";" ":" modules "${modules}")
-  # on a busy machine its server answers late
-  set(arguments -b -x -o "settings set plugin.process.gdb-remote.packet-timeout 60" -o "command script import ${ROOT}/tools/lldb/rapt_lldb.py" -o "settings set target.source-map . ${ROOT}")
+  set(arguments -b -x -o "settings set plugin.process.gdb-remote.packet-timeout 60"  # its server, on a busy machine
+    -o "command script import ${ROOT}/tools/lldb/rapt_lldb.py" -o "settings set target.source-map . ${ROOT}")
   separate_arguments(files UNIX_COMMAND "${COMMANDS}")
   foreach(file IN LISTS files)
     list(APPEND arguments -o "command source -e false ${file}")
