@@ -160,30 +160,32 @@ RECIPE = ("--layers 4 --heads 4 --dim 128 --context 64 --batch 12 --steps 2000 -
 def in_turns(commands, turn=2.0):
     """Whole programs, of which one at a time runs for two seconds while the others are stopped, until all have ended. Of
     each its output, the seconds that it ran, and its peak memory in MB."""
-    processes, results = [], [None] * len(commands)
-    for command in commands:
-        output = tempfile.TemporaryFile("w+")
-        process = subprocess.Popen(command, stdout=output)
-        process.send_signal(signal.SIGSTOP)
-        processes.append([process, output, 0.0])
-    while None in results:
-        for i, (process, output, before) in enumerate(processes):
-            if results[i]:
-                continue
-            began, ended = time.perf_counter(), 0
-            process.send_signal(signal.SIGCONT)
-            while not ended and time.perf_counter() - began < turn:
-                time.sleep(0.005)
-                ended, status, usage = os.wait4(process.pid, os.WNOHANG)
-            seconds = processes[i][2] = before + time.perf_counter() - began
-            if not ended:
-                process.send_signal(signal.SIGSTOP)
-                continue
-            process.returncode = status
-            if status != 0:
-                raise SystemExit(f"compare: failed: {' '.join(commands[i])}")
-            output.seek(0)
-            results[i] = output.read(), seconds, usage.ru_maxrss * 1024e-6
+    processes, results, seconds = [], [None] * len(commands), [0.0] * len(commands)
+    try:
+        for command in commands:
+            output = tempfile.TemporaryFile("w+")
+            processes.append((subprocess.Popen(command, stdout=output), output))
+            processes[-1][0].send_signal(signal.SIGSTOP)
+        while None in results:
+            for i in [i for i, result in enumerate(results) if not result]:
+                process, output = processes[i]
+                began, ended = time.perf_counter(), 0
+                process.send_signal(signal.SIGCONT)
+                while not ended and time.perf_counter() - began < turn:
+                    time.sleep(0.005)
+                    ended, status, usage = os.wait4(process.pid, os.WNOHANG)
+                seconds[i] += time.perf_counter() - began
+                if not ended:
+                    process.send_signal(signal.SIGSTOP)
+                    continue
+                process.returncode = status
+                if status != 0:
+                    raise SystemExit(f"compare: failed: {' '.join(commands[i])}")
+                output.seek(0)
+                results[i] = output.read(), seconds[i], usage.ru_maxrss * 1024e-6
+    finally:
+        for process, _ in processes:  # none stays behind, stopped for ever
+            process.kill()
     return results
 
 
